@@ -1,0 +1,66 @@
+// The exchange as a rank sees it: steps come in, partial sums meet, logits go out. One interface,
+// two carriers: ShmExchange (shm_exchange.h) and StreamExchange (common/rpc/stream_exchange.h).
+//
+// A rank's threads run one step together; `leader` marks what exactly one of them calls, while the
+// others wait at the team's barrier.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+namespace thermocline {
+
+// One token of a step. Plain data: it lies in the segment and travels in frames as it is.
+struct StepToken {
+  int32_t slot;       // the session's KV cache slot
+  int32_t position;   // in that slot, from 0
+  int32_t logit_row;  // row of the logits that it wants, or -1
+};
+
+struct Step {
+  uint32_t epoch = 0;   // of the fleet; a payload of another epoch is refused
+  uint64_t number = 0;  // counts up
+  absl::Span<const StepToken> tokens;
+  int32_t n_logit_rows = 0;
+  const float* x = nullptr;  // [n_tokens, d_model], the embeddings; valid until the step ends
+
+  int64_t n_tokens() const { return static_cast<int64_t>(tokens.size()); }
+};
+
+class Exchange {
+ public:
+  virtual ~Exchange() = default;
+
+  // Leader. Waits, without limit, for the next step. Cancelled when the fleet shuts down; another
+  // error when the fleet has been given up (it says why).
+  virtual absl::StatusOr<Step> NextStep() = 0;
+
+  // Where this rank leaves its partial sums of the coming exchange, [n_tokens, d_model]. Changes
+  // with every exchange. Every rank arrives in every exchange; one with nothing to add calls
+  // NoPartial() instead of writing zeros.
+  virtual float* Partial() = 0;
+  virtual void NoPartial() = 0;  // leader, before Arrive()
+
+  // Leader, when the partial is written. Returns when all ranks' partials can be read.
+  virtual absl::Status Arrive() = 0;
+
+  // Whether this step's sums are made in slices (prefill in shared memory): then each thread calls
+  // AddSlice for its part of [slice_begin, slice_end), and the leader ArriveSlices.
+  virtual bool sliced() const = 0;
+  virtual int64_t slice_begin() const = 0;  // in elements of [n_tokens * d_model]
+  virtual int64_t slice_end() const = 0;
+  virtual void AddSlice(const float* h, int64_t begin, int64_t end) = 0;
+  virtual absl::Status ArriveSlices() = 0;
+
+  // Any thread: h[begin, end) becomes h + partial of rank 0 + partial of rank 1 + ..., in that order.
+  virtual void Collect(float* h, int64_t begin, int64_t end) = 0;
+
+  // This rank's slice of logit row `row`: [vocab_end - vocab_begin] f32, then the step is done.
+  virtual float* Logits(int32_t row) = 0;
+  virtual absl::Status FinishStep() = 0;  // leader
+};
+
+}  // namespace thermocline
