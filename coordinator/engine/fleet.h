@@ -1,0 +1,97 @@
+// A fleet: starts workers by a plan, loads shards, runs steps, watches, shuts down. Knows tokens as
+// numbers; text and requests are inference.h.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/exchange/step_driver.h"
+#include "common/plan/plan.h"
+#include "coordinator/engine/model_header.h"
+#include "proto/worker.pb.h"
+
+namespace thermocline {
+
+class WorkerHandle;
+
+struct FleetOptions {
+  std::string model_path;
+  std::string hidden_activation;    // "": as the file says
+  std::string plan_path;            // "": split by threads
+  std::string isa = "auto";         // auto, reference, avx2, avx512
+  std::string transport = "auto";   // auto, shm, grpc; auto: shm for spawned workers
+  bool f32_activations = false;
+  bool f32_kv = false;
+  int64_t n_workers = 0;            // 0: one per NUMA node
+  int64_t n_threads = 0;            // of all local workers; 0: the CPUs this process may use
+  int64_t n_ctx = 0;                // 0: the model's own
+  int64_t n_slots = 1;
+  int64_t batch_size = 512;         // tokens of a step, at most
+  int64_t max_logit_rows = 1;       // of a step
+  int64_t stall_timeout_ms = 10000; // without progress, a step is given up
+  std::string worker_binary;        // "": cpu_worker beside this program
+  std::string tls_ca, tls_cert, tls_key;  // for workers on other hosts
+};
+
+struct TokenInput {
+  int32_t token;
+  int32_t slot;
+  int32_t position;
+  bool wants_logits;
+};
+
+class Fleet {
+ public:
+  // bytes_done, bytes_total over all workers; called from one thread.
+  using OnProgress = std::function<void(int64_t, int64_t)>;
+
+  // Returns when all shards are loaded and the exchange stands. Errors name the worker or file.
+  // `cancelled` (may be null) is looked at while loading.
+  static absl::StatusOr<std::unique_ptr<Fleet>> Start(const FleetOptions& options,
+                                                      const OnProgress& on_progress,
+                                                      const std::atomic<bool>* cancelled);
+  // Ends the workers that it spawned and waits for them.
+  ~Fleet();
+
+  const ModelHeader& model() const { return *model_; }
+  const Plan& plan() const { return plan_; }
+  int64_t n_ctx() const { return n_ctx_; }
+  int64_t batch_size() const { return options_.batch_size; }
+  int64_t max_logit_rows() const { return options_.max_logit_rows; }
+  const std::string& isa() const { return isa_; }  // the level the workers chose
+  int64_t n_threads() const;                       // compute threads of all ranks
+
+  // One step: at most batch_size tokens, of which at most max_logit_rows want logits (rows are
+  // numbered in their order). Unavailable when a worker is lost or the fleet was given up before;
+  // the message names the worker. Not to be called from two threads at a time.
+  absl::Status Run(absl::Span<const TokenInput> tokens);
+  const float* logits(int32_t row) const;  // [n_vocab], of the last step
+
+  absl::Status state() const;  // OK while steps can run; else why not
+  // Asks every worker. Works while no step runs.
+  absl::StatusOr<std::vector<worker::v1::StatsResponse>> Stats();
+  // Best read bandwidth of all workers' threads at once, 1e9 bytes a second.
+  absl::StatusOr<double> MeasureReadGbps(int64_t buffer_bytes, int32_t repeats);
+
+ private:
+  Fleet() = default;
+  FleetOptions options_;
+  std::unique_ptr<ModelHeader> model_;
+  Plan plan_;
+  int64_t n_ctx_ = 0;
+  std::string isa_;
+  std::unique_ptr<Segment> segment_;
+  std::unique_ptr<StepDriver> driver_;
+  std::vector<std::unique_ptr<WorkerHandle>> workers_;
+  std::vector<StepToken> step_tokens_;  // of the step being posted
+  friend class FleetStarter;
+};
+
+}  // namespace thermocline

@@ -1,0 +1,58 @@
+// Answers the public API's requests on a fleet: prompts, sampling, stop texts, streaming, one
+// request at a time in order of arrival. The gRPC service and main are thin layers over it.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "coordinator/engine/fleet.h"
+#include "proto/inference.pb.h"
+
+namespace thermocline {
+
+class Inference {
+ public:
+  // max_waiting: requests that wait behind the running one; more are refused.
+  Inference(std::unique_ptr<Fleet> fleet, int64_t max_waiting);
+
+  // Whether the caller still wants the answer; asked before every step and while waiting.
+  using IsCancelled = std::function<bool()>;
+  // Gets every message of the stream; false ends the request as cancelled.
+  using Emit = std::function<bool(const v1::GenerateResponse&)>;
+
+  // Blocks until the request is done. Errors as inference.proto says; Cancelled when cancelled.
+  absl::Status Generate(const v1::GenerateRequest& request, const IsCancelled& is_cancelled,
+                        const Emit& emit);
+  v1::TokenizeResponse Tokenize(const v1::TokenizeRequest& request) const;
+  absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& request) const;
+  v1::ListModelsResponse ListModels() const;
+
+  const Fleet& fleet() const { return *fleet_; }
+
+ private:
+  class Turn;  // a place in the queue
+
+  // Brings slot 0 to hold `tokens` and leaves the last one's logits in row 0. Tokens that the slot
+  // holds already, from its first position on, are not computed again.
+  absl::Status Prefill(const std::vector<int32_t>& tokens, const IsCancelled& is_cancelled);
+  absl::Status RunRequest(const v1::GenerateRequest& request, double queue_ms,
+                          const IsCancelled& is_cancelled, const Emit& emit);
+
+  std::unique_ptr<Fleet> fleet_;
+  int64_t max_waiting_;
+  std::mutex mutex_;
+  std::condition_variable turn_changed_;
+  std::deque<uint64_t> queue_;  // tickets; the front one runs
+  uint64_t next_ticket_ = 0;
+  std::vector<int32_t> slot_tokens_;  // what slot 0's KV cache holds
+};
+
+}  // namespace thermocline
