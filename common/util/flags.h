@@ -20,15 +20,16 @@ class FlagSet {
   void Group(std::string title);  // flags added after it are listed under it in --help
 
   // names: "-m", "--model"; all spellings are equal, underscores count as dashes ("--ctx_size").
-  // `value` keeps what it held as the default, which --help prints. `unit` is the word for the value
-  // in help: "N", "FILE", "tokens".
-  void String(std::vector<std::string> names, std::string unit, std::string* value, std::string help);
-  void Int(std::vector<std::string> names, std::string unit, int64_t* value, int64_t min, int64_t max,
-           std::string help);
-  void Float(std::vector<std::string> names, std::string unit, double* value, double min, double max,
-             std::string help);
-  void Bool(std::vector<std::string> names, bool* value, std::string help);       // bare: sets true
-  void BoolOff(std::vector<std::string> names, bool* value, std::string help);    // bare: sets false
+  // `value` keeps what it held as the default, which --help prints. `unit` is the word for the
+  // value in help: "N", "FILE", "tokens".
+  void String(std::vector<std::string> names, std::string unit, std::string* value,
+              std::string help);
+  void Int(std::vector<std::string> names, std::string unit, int64_t* value, int64_t min,
+           int64_t max, std::string help);
+  void Float(std::vector<std::string> names, std::string unit, double* value, double min,
+             double max, std::string help);
+  void Bool(std::vector<std::string> names, bool* value, std::string help);     // bare: sets true
+  void BoolOff(std::vector<std::string> names, bool* value, std::string help);  // bare: sets false
   void Choice(std::vector<std::string> names, std::vector<std::string> choices, std::string* value,
               std::string help);
   // Anything else: `parse` gets the text and returns an error that need not name the flag.
@@ -37,10 +38,11 @@ class FlagSet {
   // Known to users of other engines, not honoured here: using it is an error that says why.
   void Refused(std::vector<std::string> names, bool takes_value, std::string reason);
 
-  // Parses argv[1..]. `--flag=value` and `--flag value` are the same; a later flag wins. First every
-  // flag's environment variable LLAMA_ARG_<LONG_NAME> is read (dashes become underscores; for bare
-  // flags 1/true/on and 0/false/off). InvalidArgument names the flag: unknown (with the nearest known
-  // one), value missing, not a number, out of range, not a choice, refused, or a stray word.
+  // Parses argv[1..]. `--flag=value` and `--flag value` are the same; a later flag wins. First
+  // every flag's environment variable LLAMA_ARG_<LONG_NAME> is read (dashes become underscores; for
+  // bare flags 1/true/on and 0/false/off; an empty variable is as good as none). InvalidArgument
+  // names the flag: unknown (with the nearest known one), value missing, not a number, out of
+  // range, not a choice, refused, or a stray word.
   absl::Status Parse(int argc, const char* const* argv);
   bool help() const { return help_; }        // --help or -h was given: print Help() and exit 0
   bool version() const { return version_; }  // --version was given
@@ -58,6 +60,8 @@ class FlagSet {
     std::string refused;  // reason, if refused
     bool is_set = false;
   };
+  absl::Status ReadEnvironment();
+  absl::Status ReadWord(const std::vector<std::string>& words, size_t* next);
   Flag* Find(const std::string& name);
   std::string Nearest(const std::string& name) const;
   void Add(Flag flag);
