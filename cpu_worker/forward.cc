@@ -1,0 +1,315 @@
+// The step: inputs, norms, feed-forward layers, exchanges, logits. Attention is attention.cc.
+#include "cpu_worker/forward.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "common/util/check.h"
+#include "fmt/format.h"
+
+namespace thermocline {
+namespace {
+
+int64_t RoundUp(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+// Rows of a product's output, whole groups.
+int64_t PaddedRows(int64_t n_rows) { return RoundUp(n_rows, 2 * kernels::kGroupRows); }
+
+}  // namespace
+
+void Activations::Allocate(int64_t max_tokens, int64_t width) {
+  width_ = RoundUp(width, kernels::kBlockCols);
+  f32_.assign(max_tokens * width_, 0.0f);
+  q_.assign(max_tokens * width_, 0);
+  scale_.assign(max_tokens * width_ / kernels::kBlockCols, 0.0f);
+  sum_.assign(max_tokens * width_ / kernels::kBlockCols, 0);
+}
+
+void Activations::Quantize(const kernels::Ops& ops, int64_t token, int64_t begin, int64_t end) {
+  const int64_t at = token * width_ + begin;
+  const int64_t block = at / kernels::kBlockCols;
+  ops.quantize(f32_.data() + at, RoundUp(end - begin, kernels::kBlockCols), q_.data() + at,
+               scale_.data() + block, sum_.data() + block);
+}
+
+Forward::Forward(const Shard* shard, KvCache* cache, const kernels::Ops* ops, Team* team,
+                 const Options& options)
+    : shard_(shard),
+      cache_(cache),
+      ops_(ops),
+      team_(team),
+      options_(options),
+      config_(shard->config()) {
+  int64_t max_kv_heads = 0, max_neurons = 0;
+  for (const LayerWeights& layer : shard->layers()) {
+    max_kv_heads = std::max(max_kv_heads, layer.kv_heads.size());
+    max_neurons = std::max(max_neurons, layer.n_neurons);
+  }
+  const int64_t max_tokens = options.max_tokens;
+  const int64_t max_heads = max_kv_heads * config_.group_size();
+  const int64_t state_size = 2 + config_.d_head;
+  for (int64_t i = 0; i < config_.n_rot / 2; ++i) {
+    const double factor = shard->rope_factors() != nullptr ? shard->rope_factors()[i] : 1.0;
+    const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(config_.n_rot);
+    inverse_frequency_.push_back(std::pow(config_.rope_freq_base, exponent) *
+                                 config_.rope_freq_scale / factor);
+  }
+  cos_.resize(max_tokens * config_.n_rot / 2);
+  sin_.resize(max_tokens * config_.n_rot / 2);
+  h_.resize(max_tokens * config_.d_model);
+  input_.Allocate(max_tokens, config_.d_model);
+  attention_.Allocate(max_tokens, max_heads * config_.d_head);
+  neurons_.Allocate(max_tokens, max_neurons);
+  q_stride_ = PaddedRows(max_heads * config_.d_head);
+  kv_stride_ = PaddedRows(max_kv_heads * config_.d_head);
+  neuron_stride_ = PaddedRows(max_neurons);
+  vocab_stride_ = PaddedRows(shard->vocab().size());
+  q_.resize(max_tokens * q_stride_);
+  k_.resize(max_tokens * kv_stride_);
+  v_.resize(max_tokens * kv_stride_);
+  gate_.resize(max_tokens * neuron_stride_);
+  up_.resize(max_tokens * neuron_stride_);
+  down_.resize(max_tokens * config_.d_model);
+  logits_.resize(options.max_logit_rows * vocab_stride_);
+  const int64_t max_tiles =
+      (cache->n_ctx() + kernels::kAttentionTile - 1) / kernels::kAttentionTile;
+  if (max_heads < 2 * team->size()) tile_partials_.resize(max_heads * max_tiles * state_size);
+  private_.resize(team->size());
+  for (Private& own : private_) {
+    own.h.resize(config_.d_model);
+    own.input.Allocate(1, std::max(config_.d_model, attention_.width()));
+    own.partials.resize(state_size);
+    own.state.resize(state_size);
+  }
+}
+
+absl::Status Forward::Serve(Exchange& exchange) {
+  failed_ = false;
+  status_ = absl::OkStatus();
+  team_->Run([&](int32_t thread) {
+    for (;;) {
+      team_->Sync(thread, [&] { BeginStep(exchange); });
+      if (failed_) return;
+      RunStep(thread, exchange);
+      if (failed_) return;
+    }
+  });
+  return absl::IsCancelled(status_) ? absl::OkStatus() : status_;
+}
+
+void Forward::BeginStep(Exchange& exchange) {
+  absl::StatusOr<Step> step = exchange.NextStep();
+  status_ = step.ok() ? CheckStep(*step) : step.status();
+  failed_ = !status_.ok();
+  if (failed_) return;
+  step_ = *step;
+  n_tokens_ = step_.n_tokens();
+  logit_tokens_.assign(step_.n_logit_rows, -1);
+  for (int64_t token = 0; token < n_tokens_; ++token) {
+    const int32_t row = step_.tokens[token].logit_row;
+    if (row >= 0) logit_tokens_[row] = static_cast<int32_t>(token);
+  }
+}
+
+// The descriptor comes from another process: nothing in it is used as an index before this.
+absl::Status Forward::CheckStep(const Step& step) const {
+  if (step.n_tokens() < 1 || step.n_tokens() > options_.max_tokens || step.n_logit_rows < 0 ||
+      step.n_logit_rows > options_.max_logit_rows) {
+    return absl::InvalidArgumentError(
+        fmt::format("step {} has {} tokens and {} logit rows; at most {} and {} are possible",
+                    step.number, step.n_tokens(), step.n_logit_rows, options_.max_tokens,
+                    options_.max_logit_rows));
+  }
+  std::vector<bool> row_seen(step.n_logit_rows, false);
+  for (const StepToken& token : step.tokens) {
+    const bool is_row_bad =
+        token.logit_row >= step.n_logit_rows || (token.logit_row >= 0 && row_seen[token.logit_row]);
+    if (token.slot < 0 || token.slot >= cache_->n_slots() || token.position < 0 ||
+        token.position >= cache_->n_ctx() || is_row_bad) {
+      return absl::InvalidArgumentError(
+          fmt::format("step {}: slot {}, position {}, logit row {} is not possible", step.number,
+                      token.slot, token.position, token.logit_row));
+    }
+    if (token.logit_row >= 0) row_seen[token.logit_row] = true;
+  }
+  if (std::find(row_seen.begin(), row_seen.end(), false) != row_seen.end()) {
+    return absl::InvalidArgumentError(
+        fmt::format("step {}: a logit row belongs to no token", step.number));
+  }
+  return absl::OkStatus();
+}
+
+void Forward::RunStep(int32_t thread, Exchange& exchange) {
+  LoadInputs(thread);
+  for (int64_t layer = 0; layer < config_.n_layers; ++layer) {
+    AttentionLayer(thread, layer, exchange);
+    if (failed_) return;
+    FfnLayer(thread, layer, exchange);
+    if (failed_) return;
+  }
+  OutputLogits(thread, exchange);
+}
+
+float* Forward::h(int32_t thread, int64_t token) {
+  return one_token() ? private_[thread].h.data() : h_.data() + token * config_.d_model;
+}
+
+void Forward::LoadInputs(int32_t thread) {
+  const int64_t d_model = config_.d_model;
+  const int64_t n_pairs = config_.n_rot / 2;
+  const Team::Part tokens = TokensOf(thread);
+  for (int64_t token = tokens.begin; token < tokens.end; ++token) {
+    std::memcpy(h_.data() + token * d_model, step_.x + token * d_model, d_model * sizeof(float));
+    for (int64_t i = 0; i < n_pairs; ++i) {
+      const double angle = step_.tokens[token].position * inverse_frequency_[i];
+      cos_[token * n_pairs + i] = static_cast<float>(std::cos(angle));
+      sin_[token * n_pairs + i] = static_cast<float>(std::sin(angle));
+    }
+  }
+  if (one_token()) std::memcpy(private_[thread].h.data(), step_.x, d_model * sizeof(float));
+}
+
+Activations& Forward::PrepareInput(int32_t thread, const float* norm) {
+  const int64_t d_model = config_.d_model;
+  const Team::Part tokens = one_token() ? Team::Part{0, 1} : TokensOf(thread);
+  Activations& input = one_token() ? private_[thread].input : input_;
+  for (int64_t token = tokens.begin; token < tokens.end; ++token) {
+    ops_->rms_norm(h(thread, token), norm, d_model, config_.norm_eps, input.row(token));
+    if (!options_.f32_activations) input.Quantize(*ops_, token, 0, d_model);
+  }
+  if (!one_token()) team_->Sync(thread);
+  return input;
+}
+
+Activations& Forward::QuantizeShared(int32_t thread, Activations& shared) {
+  if (options_.f32_activations) return shared;
+  if (one_token()) {
+    Activations& own = private_[thread].input;
+    std::memcpy(own.row(0), shared.row(0), shared.width() * sizeof(float));
+    own.Quantize(*ops_, 0, 0, shared.width());
+    return own;
+  }
+  const Team::Part tokens = TokensOf(thread);
+  for (int64_t token = tokens.begin; token < tokens.end; ++token) {
+    shared.Quantize(*ops_, token, 0, shared.width());
+  }
+  team_->Sync(thread);
+  return shared;
+}
+
+bool Forward::WantsInt8(const kernels::PackedMatrix& weights) const {
+  return !options_.f32_activations && !type_info(weights.type)->is_float;
+}
+
+void Forward::Product(const kernels::PackedMatrix& weights, Team::Part groups,
+                      const Activations& input, int64_t column, int64_t n_inputs, float* out,
+                      int64_t out_stride) const {
+  if (groups.begin == groups.end) return;
+  float* first = out + groups.begin * kernels::kGroupRows;
+  if (WantsInt8(weights)) {
+    ops_->matmul_int8(weights, groups.begin, groups.end, input.quantized(column), n_inputs, first,
+                      out_stride);
+  } else {
+    ops_->matmul_f32(weights, groups.begin, groups.end, input.f32(column), input.width(), n_inputs,
+                     first, out_stride);
+  }
+}
+
+void Forward::FfnLayer(int32_t thread, int64_t layer, Exchange& exchange) {
+  const LayerWeights& weights = shard_->layers()[layer];
+  const bool has_partial = weights.n_neurons > 0;
+  if (has_partial) {
+    const Activations& input = PrepareInput(thread, weights.ffn_norm);
+    const Team::Part groups = GroupsOf(*team_, weights.gate, thread);
+    Product(weights.gate, groups, input, 0, n_tokens_, gate_.data(), neuron_stride_);
+    Product(weights.up, groups, input, 0, n_tokens_, up_.data(), neuron_stride_);
+    // This thread's own neurons: whole blocks of 32, so they are quantized here, too.
+    const int64_t begin = groups.begin * kernels::kGroupRows;
+    const int64_t end = std::min(groups.end * kernels::kGroupRows, weights.n_neurons);
+    const auto gated = config_.activation == Activation::kRelu ? ops_->relu_mul : ops_->silu_mul;
+    for (int64_t token = 0; begin < end && token < n_tokens_; ++token) {
+      const int64_t at = token * neuron_stride_ + begin;
+      gated(gate_.data() + at, up_.data() + at, end - begin, neurons_.row(token) + begin);
+      if (!options_.f32_activations) neurons_.Quantize(*ops_, token, begin, end);
+    }
+    team_->Sync(thread);
+    DownProduct(thread, weights, exchange.Partial());
+  }
+  Combine(thread, exchange, has_partial);
+}
+
+void Forward::DownProduct(int32_t thread, const LayerWeights& weights, float* out) {
+  const int64_t d_model = config_.d_model;
+  int64_t column = 0;
+  for (const kernels::PackedMatrix& down : weights.down) {
+    const Team::Part groups = GroupsOf(*team_, down, thread);
+    const bool is_first = column == 0;
+    Product(down, groups, neurons_, column, n_tokens_, is_first ? out : down_.data(), d_model);
+    const int64_t begin = groups.begin * kernels::kGroupRows;
+    const int64_t n_rows = groups.end * kernels::kGroupRows - begin;
+    for (int64_t token = 0; !is_first && token < n_tokens_; ++token) {
+      float* sum = out + token * d_model + begin;
+      ops_->add(sum, down_.data() + token * d_model + begin, n_rows, sum);
+    }
+    column += down.n_cols;
+  }
+}
+
+void Forward::Combine(int32_t thread, Exchange& exchange, bool has_partial) {
+  const auto keep = [this](absl::Status status) {
+    status_ = std::move(status);
+    failed_ = !status_.ok();
+  };
+  team_->Sync(thread, [&] {
+    if (!has_partial) exchange.NoPartial();
+    keep(exchange.Arrive());
+  });
+  if (failed_) return;
+  if (exchange.sliced()) {
+    const int64_t first = exchange.slice_begin();
+    const Team::Part part = team_->PartOf(exchange.slice_end() - first, thread);
+    exchange.AddSlice(h_.data(), first + part.begin, first + part.end);
+    team_->Sync(thread, [&] { keep(exchange.ArriveSlices()); });
+    if (failed_) return;
+  }
+  const int64_t d_model = config_.d_model;
+  if (one_token()) {
+    exchange.Collect(private_[thread].h.data(), 0, d_model);
+  } else {
+    const Team::Part tokens = TokensOf(thread);
+    exchange.Collect(h_.data(), tokens.begin * d_model, tokens.end * d_model);
+  }
+}
+
+void Forward::OutputLogits(int32_t thread, Exchange& exchange) {
+  const int64_t n_rows = static_cast<int64_t>(logit_tokens_.size());
+  const kernels::PackedMatrix& output = shard_->output();
+  if (n_rows > 0 && output.n_rows > 0) {
+    // Only tokens whose logits are wanted; their rows are packed together in the input.
+    const Team::Part rows = one_token() ? Team::Part{0, 1} : team_->PartOf(n_rows, thread);
+    if (!one_token()) team_->Sync(thread);  // h of a row's token may be another thread's
+    Activations& input = one_token() ? private_[thread].input : input_;
+    for (int64_t row = rows.begin; row < rows.end; ++row) {
+      ops_->rms_norm(h(thread, logit_tokens_[row]), shard_->output_norm(), config_.d_model,
+                     config_.norm_eps, input.row(row));
+      if (!options_.f32_activations) input.Quantize(*ops_, row, 0, config_.d_model);
+    }
+    if (!one_token()) team_->Sync(thread);
+    const Team::Part groups = GroupsOf(*team_, output, thread);
+    Product(output, groups, input, 0, n_rows, logits_.data(), vocab_stride_);
+    const int64_t begin = groups.begin * kernels::kGroupRows;
+    const int64_t end = std::min(groups.end * kernels::kGroupRows, output.n_rows);
+    for (int64_t row = 0; begin < end && row < n_rows; ++row) {
+      std::memcpy(exchange.Logits(static_cast<int32_t>(row)) + begin,
+                  logits_.data() + row * vocab_stride_ + begin, (end - begin) * sizeof(float));
+    }
+  }
+  team_->Sync(thread, [&] {
+    status_ = exchange.FinishStep();
+    failed_ = !status_.ok();
+    steps_.fetch_add(1, std::memory_order_relaxed);
+  });
+}
+
+}  // namespace thermocline

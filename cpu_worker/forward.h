@@ -1,0 +1,127 @@
+// One step over a shard: the layers' computation, on a team of threads, between the exchanges. Knows
+// nothing of gRPC, files or sessions.
+//
+// Decode (one token) and prefill (many) are the same code; they differ in who prepares the inputs of
+// a product. With one token every thread adds up, normalizes and quantizes the whole vector for
+// itself, which is cheaper than meeting; with several, each thread does its tokens and all meet.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "common/exchange/exchange.h"
+#include "cpu_worker/kv_cache.h"
+#include "cpu_worker/shard.h"
+#include "cpu_worker/team.h"
+#include "kernels/ops.h"
+
+namespace thermocline {
+
+// The input of products, [n_tokens, width]: f32, and int8 where a weight wants it.
+class Activations {
+ public:
+  void Allocate(int64_t max_tokens, int64_t width);
+  float* row(int64_t token) { return f32_.data() + token * width_; }
+  void Quantize(const kernels::Ops& ops, int64_t token, int64_t begin, int64_t end);
+  // Columns from `column` (a multiple of 32) on.
+  kernels::QuantizedRows quantized(int64_t column = 0) const {
+    const int64_t block = column / kernels::kBlockCols;
+    return {q_.data() + column, scale_.data() + block, sum_.data() + block, width_};
+  }
+  const float* f32(int64_t column = 0) const { return f32_.data() + column; }
+  int64_t width() const { return width_; }
+
+ private:
+  int64_t width_ = 0;         // of a row; a multiple of 32 (columns past the real width stay 0)
+  std::vector<float> f32_;    // [max_tokens, width]
+  std::vector<int8_t> q_;     // [max_tokens, width]
+  std::vector<float> scale_;  // [max_tokens, width / 32]
+  std::vector<int32_t> sum_;  // [max_tokens, width / 32]
+};
+
+class Forward {
+ public:
+  struct Options {
+    bool f32_activations = false;
+    int64_t max_tokens = 1;
+    int64_t max_logit_rows = 1;
+  };
+  // All must outlive the object.
+  Forward(const Shard* shard, KvCache* cache, const kernels::Ops* ops, Team* team,
+          const Options& options);
+
+  // Runs steps until the exchange ends: OK after a shutdown, else why it was given up.
+  absl::Status Serve(Exchange& exchange);
+  // May be read from any thread.
+  uint64_t steps() const { return steps_.load(std::memory_order_relaxed); }
+
+ private:
+  // What each thread has for itself.
+  struct Private {
+    std::vector<float> h;               // [d_model], when there is one token
+    Activations input;                  // one token
+    std::vector<float> partials;        // tiles of one head's attention
+    std::vector<float> state;           // [2 + d_head]
+  };
+
+  absl::Status CheckStep(const Step& step) const;
+  void RunStep(int32_t thread, Exchange& exchange);
+  void LoadInputs(int32_t thread);
+  // The leader takes the next step; failed_ ends the service.
+  void BeginStep(Exchange& exchange);
+  void AttentionLayer(int32_t thread, int64_t layer, Exchange& exchange);
+  void RotateAndStore(int32_t thread, int64_t layer);
+  void Attend(int32_t thread, int64_t layer);
+  void AttendSharedContext(int32_t thread, int64_t layer);
+  void FfnLayer(int32_t thread, int64_t layer, Exchange& exchange);
+  void DownProduct(int32_t thread, const LayerWeights& weights, float* out);
+  // Every rank's partials into h. After it, failed_ says whether the step goes on.
+  void Combine(int32_t thread, Exchange& exchange, bool has_partial);
+  void OutputLogits(int32_t thread, Exchange& exchange);
+
+  bool one_token() const { return n_tokens_ == 1; }
+  float* h(int32_t thread, int64_t token);
+  Team::Part TokensOf(int32_t thread) const { return team_->PartOf(n_tokens_, thread); }
+  // Norms h into the input of the next products, and meets when the input is shared.
+  Activations& PrepareInput(int32_t thread, const float* norm);
+  // The same for a vector that all threads have written together, such as attention's output.
+  Activations& QuantizeShared(int32_t thread, Activations& shared);
+  // out[t * out_stride + row] for the rows of a thread's groups and t < n_inputs.
+  void Product(const kernels::PackedMatrix& weights, Team::Part groups, const Activations& input,
+               int64_t column, int64_t n_inputs, float* out, int64_t out_stride) const;
+  bool WantsInt8(const kernels::PackedMatrix& weights) const;
+
+  const Shard* shard_;
+  KvCache* cache_;
+  const kernels::Ops* ops_;
+  Team* team_;
+  const Options options_;
+  const ModelConfig& config_;
+
+  // The step being run; written by the leader between barriers.
+  Step step_;
+  int64_t n_tokens_ = 0;
+  std::vector<int32_t> logit_tokens_;  // the tokens that want logits, in the order of their rows
+  absl::Status status_;
+  bool failed_ = false;  // what the other threads look at after a barrier
+  std::atomic<uint64_t> steps_{0};
+
+  std::vector<double> inverse_frequency_;  // [n_rot / 2]
+  std::vector<float> cos_, sin_;           // [max_tokens, n_rot / 2]
+  std::vector<float> h_;                   // [max_tokens, d_model], when there are several tokens
+  Activations input_;                      // [max_tokens, d_model]
+  Activations attention_;                  // [max_tokens, q columns]
+  Activations neurons_;                    // [max_tokens, neurons]
+  int64_t q_stride_, kv_stride_, neuron_stride_, vocab_stride_;  // of the next buffers, padded
+  std::vector<float> q_, k_, v_;           // [max_tokens, stride]
+  std::vector<float> gate_, up_;           // [max_tokens, neuron_stride_]
+  std::vector<float> down_;                // [max_tokens, d_model], second and later ranges
+  std::vector<float> logits_;              // [max_logit_rows, vocab_stride_]
+  std::vector<float> tile_partials_;       // [heads, tiles, 2 + d_head], decode over shared contexts
+  std::vector<Private> private_;           // [n_threads]
+};
+
+}  // namespace thermocline

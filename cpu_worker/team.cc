@@ -1,0 +1,51 @@
+// Barriers of two counters: arrivals up to the leader, releases down from it.
+#include "cpu_worker/team.h"
+
+#include "common/util/check.h"
+
+namespace thermocline {
+
+Team::Team(int32_t n_threads, uint32_t spin_us)
+    : n_threads_(n_threads), spin_us_(spin_us), passed_(n_threads) {
+  THERMOCLINE_CHECK(n_threads >= 1);
+  for (int32_t thread = 1; thread < n_threads; ++thread) {
+    threads_.emplace_back([this, thread] { WorkerLoop(thread); });
+  }
+}
+
+Team::~Team() {
+  ending_ = true;
+  Advance(started_);
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void Team::Run(const std::function<void(int32_t)>& body) {
+  body_ = &body;
+  Advance(started_);
+  body(0);
+  Sync(0);
+}
+
+void Team::WorkerLoop(int32_t thread) {
+  for (uint32_t run = 1;; ++run) {
+    WaitFor(started_, run, never_, spin_us_, -1);
+    if (ending_) return;
+    (*body_)(thread);
+    Sync(thread);
+  }
+}
+
+void Team::AwaitOthers() {
+  leader_arrivals_ += static_cast<uint32_t>(n_threads_ - 1);
+  WaitFor(arrived_, leader_arrivals_, never_, spin_us_, -1);
+}
+
+void Team::Release() { Advance(released_); }
+
+void Team::ArriveAndWait(int32_t thread) {
+  const uint32_t barrier = ++passed_[thread].barriers;
+  Advance(arrived_);
+  WaitFor(released_, barrier, never_, spin_us_, -1);
+}
+
+}  // namespace thermocline
