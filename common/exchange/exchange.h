@@ -55,7 +55,8 @@ class Exchange {
   virtual void AddSlice(const float* h, int64_t begin, int64_t end) = 0;
   virtual absl::Status ArriveSlices() = 0;
 
-  // Any thread: h[begin, end) becomes h + partial of rank 0 + partial of rank 1 + ..., in that order.
+  // Any thread: h[begin, end) becomes h + partial of rank 0 + partial of rank 1 + ..., in that
+  // order.
   virtual void Collect(float* h, int64_t begin, int64_t end) = 0;
 
   // This rank's slice of logit row `row`: [vocab_end - vocab_begin] f32, then the step is done.

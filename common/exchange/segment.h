@@ -6,7 +6,6 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "common/exchange/exchange.h"
@@ -17,17 +16,20 @@ namespace thermocline {
 // All sizes of a segment follow from these; every rank is told them and checks them on attach.
 struct ExchangeShape {
   int32_t n_ranks = 0;
-  int32_t max_tokens = 0;      // of one step
+  int32_t max_tokens = 0;  // of one step
   int32_t d_model = 0;
   int32_t n_layers = 0;
   int32_t n_vocab = 0;
   int32_t max_logit_rows = 0;  // of one step
 
   bool operator==(const ExchangeShape&) const = default;
-  absl::Status Check() const;      // all positive, the total below 2^40 bytes
+  absl::Status Check() const;  // all positive, the total below 2^40 bytes
   uint64_t SegmentBytes() const;
-  // Arrivals of one rank in one step: two exchanges a layer, one or two waits each, and the end.
   bool Sliced(int64_t n_tokens) const { return n_tokens > 1 && n_ranks > 1; }
+  // After attention and after the FFN of each layer.
+  uint32_t ExchangesPerStep() const { return 2 * static_cast<uint32_t>(n_layers); }
+  uint32_t ArrivalsPerExchange(int64_t n_tokens) const { return Sliced(n_tokens) ? 2 : 1; }
+  // Of one rank: its exchanges, and the end of the step.
   uint32_t ArrivalsPerStep(int64_t n_tokens) const;
 };
 
@@ -37,60 +39,86 @@ struct alignas(64) SegmentHeader {
   uint32_t layout_version;
   uint32_t epoch;
   ExchangeShape shape;
-  uint32_t spin_us;                    // how long a wait spins before it sleeps; set by the coordinator
-  alignas(64) Counter posted;          // steps posted so far; written by the coordinator
-  alignas(64) Counter abort;           // 0, or a StopReason; looked at by every wait
-  alignas(64) uint64_t step_number;    // the step that `posted` announces
+  uint32_t spin_us;      // how long a rank's wait spins before it sleeps; set by the coordinator
+  uint32_t first_count;  // what posted, finished and arrived start at
+  alignas(64) Counter posted;        // steps posted so far; written by the coordinator
+  alignas(64) Counter finished;      // steps finished, each counted once by every rank
+  alignas(64) Counter abort;         // 0, or a StopReason; looked at by every wait
+  alignas(64) uint64_t step_number;  // the step that `posted` announces
   int32_t n_tokens;
   int32_t n_logit_rows;
 };
 
 enum class StopReason : uint32_t { kNone = 0, kShutdown = 1, kFailed = 2 };
 
-// What stands before each partial: whose, and of which exchange.
+// What belongs to each partial: of which exchange it is. Written before its rank arrives.
 struct alignas(64) PartialHeader {
   uint32_t epoch;
-  uint32_t exchange;   // number of the exchange in the step, from 0
+  uint32_t exchange;  // number of the exchange in the step, from 0
   uint64_t step_number;
-  uint32_t is_empty;   // 1: nothing to add, the payload is not to be read
+  uint32_t is_empty;  // 1: nothing to add, the payload is not to be read
 };
 
 class Segment {
  public:
   // A sealed memfd (no shrink, no grow, no further seals), close-on-exec, zeroed, header written.
   // ResourceExhausted names the bytes when they can't be had.
+  // Counters start at first_count; only tests of their wrap-around care.
   static absl::StatusOr<std::unique_ptr<Segment>> Create(const ExchangeShape& shape, uint32_t epoch,
-                                                         uint32_t spin_us);
-  // Maps a segment that was handed over; takes the descriptor. InvalidArgument when its size, seals,
-  // magic, version or shape are not the expected ones.
-  static absl::StatusOr<std::unique_ptr<Segment>> Attach(int fd, const ExchangeShape& expected);
+                                                         uint32_t spin_us,
+                                                         uint32_t first_count = 0);
+  // Maps a segment that was handed over; takes the descriptor, also when it fails. InvalidArgument
+  // when its size, seals, magic, version, shape or epoch are not the expected ones.
+  static absl::StatusOr<std::unique_ptr<Segment>> Attach(int fd, const ExchangeShape& expected,
+                                                         uint32_t epoch);
   ~Segment();
   Segment(const Segment&) = delete;
   Segment& operator=(const Segment&) = delete;
 
   int fd() const { return fd_; }
   const ExchangeShape& shape() const { return shape_; }
+  uint32_t epoch() const { return epoch_; }
   SegmentHeader& header() { return *reinterpret_cast<SegmentHeader*>(base_); }
-  Counter& arrived(int32_t rank);                    // exchanges and step ends of a rank, so far
-  StepToken* tokens();                               // [max_tokens]
-  float* x();                                        // [max_tokens, d_model]
+  Counter& arrived(int32_t rank);                           // waits and step ends of a rank, so far
+  StepToken* tokens();                                      // [max_tokens]
+  float* x();                                               // [max_tokens, d_model]
   PartialHeader& partial_header(int32_t rank, int buffer);  // buffer 0 or 1
-  float* partial(int32_t rank, int buffer);          // [max_tokens, d_model]
-  float* reduced(int buffer);                        // [max_tokens, d_model]
-  float* logits(int32_t row);                        // [n_vocab]
+  float* partial(int32_t rank, int buffer);                 // [max_tokens, d_model]
+  // [max_tokens, d_model]. One is enough: a rank adds its slice of exchange e+1 when all have
+  // arrived in e+1, so when all have read the sums of e.
+  float* reduced();
+  float* logits(int32_t row);  // [n_vocab]
 
   // Sets the abort word and wakes all who wait. The first reason stays.
   void Stop(StopReason reason);
+  // Why waits end with kAborted: Cancelled after kShutdown, Unavailable after kFailed.
+  absl::Status StopStatus();
 
  private:
-  Segment() = default;
-  int fd_ = -1;
+  // Byte offsets of the parts, from the shape alone. Each part starts at a cache line, vectors at a
+  // page, so that a page of a partial lies on the NUMA node of the rank that writes it.
+  struct Layout {
+    explicit Layout(const ExchangeShape& shape);
+    uint64_t arrived, partial_headers, tokens, x, partials, partial_stride, reduced, logits, end;
+  };
+  friend struct ExchangeShape;
+
+  Segment(int fd, const ExchangeShape& shape, uint32_t epoch)
+      : fd_(fd), shape_(shape), epoch_(epoch), layout_(shape) {}
+  absl::Status Map();
+  absl::Status CheckFile() const;
+  absl::Status CheckHeader();
+
+  template <typename T>
+  T* At(uint64_t offset) {
+    return reinterpret_cast<T*>(base_ + offset);
+  }
+
+  int fd_;
   uint8_t* base_ = nullptr;
-  uint64_t n_bytes_ = 0;
   ExchangeShape shape_;
-  // Byte offsets of the parts, computed from the shape alone.
-  uint64_t arrived_at_ = 0, tokens_at_ = 0, x_at_ = 0, partial_at_ = 0, partial_stride_ = 0,
-           reduced_at_ = 0, logits_at_ = 0;
+  uint32_t epoch_;
+  Layout layout_;
 };
 
 }  // namespace thermocline

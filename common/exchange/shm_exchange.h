@@ -29,14 +29,23 @@ class ShmExchange : public Exchange {
  private:
   // Publishes this rank's arrival and waits for everyone else's.
   absl::Status ArriveAndWait();
+  // DataLoss when a rank's partial is not of this exchange.
+  absl::Status CheckPartials();
+  // out[begin, end) += partial of rank 0, of rank 1, ...
+  void AddPartials(float* out, int64_t begin, int64_t end);
+  // Buffers alternate: a rank writes into the buffer of exchange e again in e+2, when all have
+  // arrived in e+1, so when all have read the partials of e. A step starts when all ranks have
+  // finished the one before, so counting starts at 0 with every step.
+  int buffer() const { return static_cast<int>(exchange_ % 2); }
 
   Segment* segment_;
   int32_t rank_;
   int32_t vocab_begin_;
-  uint32_t spin_us_;
-  uint32_t steps_seen_ = 0;
-  uint32_t arrivals_ = 0;   // this rank's own, cyclic
-  uint32_t exchange_ = 0;   // of the current step
+  uint32_t steps_seen_;  // cyclic, as `posted`
+  uint32_t arrivals_;    // this rank's own, cyclic
+  uint64_t step_number_ = 0;
+  int64_t n_elements_ = 0;  // n_tokens * d_model of the current step
+  uint32_t exchange_ = 0;   // of the current step: the coming one, until Arrive the one arrived in
   int32_t n_tokens_ = 0;
   bool empty_ = false;
 };

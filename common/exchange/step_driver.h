@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -21,7 +20,8 @@ class StepDriver {
 
   // Posts one step and returns when all ranks have finished it. DeadlineExceeded when no rank makes
   // progress for stall_timeout_ms (the error lists the ranks that have not arrived, see Late());
-  // Unavailable when someone stopped the segment meanwhile. After an error the segment is stopped.
+  // Unavailable when someone stopped the segment meanwhile. After these the segment is stopped.
+  // InvalidArgument, with nothing posted, when the step is larger than the segment's.
   absl::Status Run(absl::Span<const StepToken> tokens, int32_t n_logit_rows,
                    int64_t stall_timeout_ms);
 
@@ -30,6 +30,13 @@ class StepDriver {
   uint64_t steps() const { return step_number_; }
 
  private:
+  absl::Status CheckStep(absl::Span<const StepToken> tokens, int32_t n_logit_rows) const;
+  absl::Status WaitForEnd(int64_t n_tokens, int64_t stall_timeout_ms);
+  std::vector<uint32_t> Progress();  // [n_ranks], arrivals of each rank in this step
+  // Fills late_ and says it in words.
+  absl::Status Stalled(const std::vector<uint32_t>& arrivals, int64_t n_tokens,
+                       int64_t stall_timeout_ms);
+
   Segment* segment_;
   uint64_t step_number_ = 0;
   uint32_t arrivals_ = 0;  // of every rank, after all steps so far; cyclic

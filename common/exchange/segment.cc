@@ -1,0 +1,225 @@
+// The memfd of a fleet: made, checked, mapped, stopped. What ranks do with it is in
+// shm_exchange.cc.
+#include "common/exchange/segment.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <new>
+
+#include "common/util/status_macros.h"
+
+namespace thermocline {
+namespace {
+
+constexpr uint64_t kMagic = 0x4547434d52454854;  // "THERMCGE" as bytes
+constexpr uint32_t kLayoutVersion = 1;
+constexpr uint64_t kLine = 64;
+constexpr uint64_t kPage = 4096;
+constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+constexpr double kMaxBytes = 1099511627776.0;  // 2^40
+
+uint64_t RoundUp(uint64_t n, uint64_t unit) { return (n + unit - 1) / unit * unit; }
+
+std::string Describe(const ExchangeShape& s) {
+  return fmt::format("{} ranks, {} tokens, d_model {}, {} layers, n_vocab {}, {} logit rows",
+                     s.n_ranks, s.max_tokens, s.d_model, s.n_layers, s.n_vocab, s.max_logit_rows);
+}
+
+absl::Status NotOurs(const std::string& what) {
+  return absl::InvalidArgumentError(
+      fmt::format("the exchange segment that was handed over {}; start all processes of the fleet "
+                  "from one build and one plan",
+                  what));
+}
+
+}  // namespace
+
+absl::Status ExchangeShape::Check() const {
+  if (n_ranks < 1 || max_tokens < 1 || d_model < 1 || n_layers < 1 || n_vocab < 1 ||
+      max_logit_rows < 1) {
+    return absl::InvalidArgumentError(
+        fmt::format("exchange of {}: every size must be positive", Describe(*this)));
+  }
+  // In floating point, as the product may not fit 64 bits.
+  const double vectors = (2.0 * n_ranks + 2.0) * max_tokens * d_model;  // partials, x, reduced
+  const double bytes = 4.0 * (vectors + double{1} * max_logit_rows * n_vocab);
+  if (bytes >= kMaxBytes) {
+    return absl::InvalidArgumentError(
+        fmt::format("exchange of {}: would take {:.0f} bytes, more than 2^40; lower --batch-size",
+                    Describe(*this), bytes));
+  }
+  return absl::OkStatus();
+}
+
+uint64_t ExchangeShape::SegmentBytes() const { return Segment::Layout(*this).end; }
+
+uint32_t ExchangeShape::ArrivalsPerStep(int64_t n_tokens) const {
+  return ExchangesPerStep() * ArrivalsPerExchange(n_tokens) + 1;
+}
+
+Segment::Layout::Layout(const ExchangeShape& shape) {
+  const uint64_t n_ranks = static_cast<uint64_t>(shape.n_ranks);
+  const uint64_t vector_bytes =
+      RoundUp(uint64_t{4} * shape.max_tokens * shape.d_model, kPage);  // [max_tokens, d_model]
+  arrived = RoundUp(sizeof(SegmentHeader), kLine);
+  partial_headers = arrived + n_ranks * sizeof(Counter);
+  tokens = partial_headers + 2 * n_ranks * sizeof(PartialHeader);
+  x = RoundUp(tokens + shape.max_tokens * sizeof(StepToken), kPage);
+  partials = x + vector_bytes;
+  partial_stride = vector_bytes;
+  reduced = partials + 2 * n_ranks * partial_stride;
+  logits = reduced + vector_bytes;
+  end = RoundUp(logits + uint64_t{4} * shape.max_logit_rows * shape.n_vocab, kPage);
+}
+
+absl::StatusOr<std::unique_ptr<Segment>> Segment::Create(const ExchangeShape& shape, uint32_t epoch,
+                                                         uint32_t spin_us, uint32_t first_count) {
+  RETURN_IF_ERROR(shape.Check());
+  const uint64_t n_bytes = shape.SegmentBytes();
+  const auto no_memory = [n_bytes](const char* what) {
+    return absl::ResourceExhaustedError(
+        fmt::format("no memory for the exchange segment of {} bytes ({}: {}); lower --batch-size",
+                    n_bytes, what, std::strerror(errno)));
+  };
+  // A memfd is filled as it is touched; what can never fit is refused here.
+  const uint64_t machine_bytes = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * kPage;
+  if (n_bytes > machine_bytes) {
+    errno = ENOMEM;
+    return no_memory("more than this machine has");
+  }
+  const int fd = memfd_create("thermocline-exchange", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd < 0) return no_memory("memfd_create");
+  std::unique_ptr<Segment> segment(new Segment(fd, shape, epoch));
+  if (ftruncate(fd, static_cast<off_t>(n_bytes)) != 0) return no_memory("ftruncate");
+  if (fcntl(fd, F_ADD_SEALS, kSeals) != 0) return no_memory("sealing");
+  RETURN_IF_ERROR(segment->Map());
+
+  SegmentHeader* header = new (segment->base_) SegmentHeader();
+  header->magic = kMagic;
+  header->layout_version = kLayoutVersion;
+  header->epoch = epoch;
+  header->shape = shape;
+  header->spin_us = spin_us;
+  header->first_count = first_count;
+  header->posted.value = first_count;
+  header->finished.value = first_count;
+  for (int32_t rank = 0; rank < shape.n_ranks; ++rank) {
+    (new (&segment->arrived(rank)) Counter())->value = first_count;
+  }
+  return segment;
+}
+
+absl::StatusOr<std::unique_ptr<Segment>> Segment::Attach(int fd, const ExchangeShape& expected,
+                                                         uint32_t epoch) {
+  if (absl::Status shape = expected.Check(); !shape.ok()) {
+    close(fd);
+    return shape;
+  }
+  std::unique_ptr<Segment> segment(new Segment(fd, expected, epoch));
+  RETURN_IF_ERROR(segment->CheckFile());
+  RETURN_IF_ERROR(segment->Map());
+  RETURN_IF_ERROR(segment->CheckHeader());
+  return segment;
+}
+
+absl::Status Segment::CheckFile() const {
+  struct stat file;
+  if (fstat(fd_, &file) != 0) {
+    return NotOurs(fmt::format("is no open descriptor ({}: {})", fd_, std::strerror(errno)));
+  }
+  // Without the seals another process could cut the file under us: SIGBUS.
+  const int seals = fcntl(fd_, F_GET_SEALS);
+  if (seals < 0 || (seals & kSeals) != kSeals) {
+    return NotOurs(fmt::format("is not sealed (seals {:#x}, expected {:#x})", seals, kSeals));
+  }
+  if (static_cast<uint64_t>(file.st_size) != layout_.end) {
+    return NotOurs(fmt::format("has {} bytes, expected {} for {}", file.st_size, layout_.end,
+                               Describe(shape_)));
+  }
+  if (fcntl(fd_, F_SETFD, FD_CLOEXEC) != 0) {
+    return NotOurs(fmt::format("can't be made close-on-exec ({})", std::strerror(errno)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Segment::Map() {
+  void* base = mmap(nullptr, layout_.end, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
+  if (base == MAP_FAILED) {
+    return absl::ResourceExhaustedError(fmt::format(
+        "can't map the exchange segment of {} bytes ({})", layout_.end, std::strerror(errno)));
+  }
+  base_ = static_cast<uint8_t*>(base);
+  madvise(base_, layout_.end, MADV_HUGEPAGE);  // as good without, where the kernel doesn't
+  return absl::OkStatus();
+}
+
+absl::Status Segment::CheckHeader() {
+  const SegmentHeader& found = header();
+  if (found.magic != kMagic) return NotOurs("has another magic number");
+  if (found.layout_version != kLayoutVersion) {
+    return NotOurs(fmt::format("has layout {}, expected {}", found.layout_version, kLayoutVersion));
+  }
+  if (found.shape != shape_) {
+    return NotOurs(fmt::format("is of {}, expected {}", Describe(found.shape), Describe(shape_)));
+  }
+  if (found.epoch != epoch_) {
+    return NotOurs(fmt::format("is of epoch {}, expected {}", found.epoch, epoch_));
+  }
+  return absl::OkStatus();
+}
+
+Segment::~Segment() {
+  if (base_ != nullptr) munmap(base_, layout_.end);
+  close(fd_);
+}
+
+Counter& Segment::arrived(int32_t rank) { return At<Counter>(layout_.arrived)[rank]; }
+
+StepToken* Segment::tokens() { return At<StepToken>(layout_.tokens); }
+
+float* Segment::x() { return At<float>(layout_.x); }
+
+PartialHeader& Segment::partial_header(int32_t rank, int buffer) {
+  return At<PartialHeader>(layout_.partial_headers)[2 * rank + buffer];
+}
+
+float* Segment::partial(int32_t rank, int buffer) {
+  return At<float>(layout_.partials + (2 * uint64_t(rank) + buffer) * layout_.partial_stride);
+}
+
+float* Segment::reduced() { return At<float>(layout_.reduced); }
+
+float* Segment::logits(int32_t row) {
+  return At<float>(layout_.logits) + int64_t{row} * shape_.n_vocab;
+}
+
+void Segment::Stop(StopReason reason) {
+  uint32_t none = 0;
+  header().abort.value.compare_exchange_strong(none, static_cast<uint32_t>(reason));
+  // Counters move on by one, so that a waiter that has read the abort word just before it was set,
+  // and is about to sleep, finds its word changed and does not.
+  const auto release = [](Counter& counter) {
+    counter.value.fetch_add(1);
+    WakeAll(counter);
+  };
+  release(header().posted);
+  release(header().finished);
+  for (int32_t rank = 0; rank < shape_.n_ranks; ++rank) release(arrived(rank));
+}
+
+absl::Status Segment::StopStatus() {
+  if (header().abort.value.load() == static_cast<uint32_t>(StopReason::kShutdown)) {
+    return absl::CancelledError("the fleet is shutting down");
+  }
+  return absl::UnavailableError(
+      "the fleet has been given up: a rank failed or was too late (the coordinator's log says "
+      "which)");
+}
+
+}  // namespace thermocline

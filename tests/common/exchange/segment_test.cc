@@ -1,0 +1,182 @@
+// What a segment is, and what Attach refuses.
+#include "common/exchange/segment.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <immintrin.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace thermocline {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr uint32_t kEpoch = 7;
+
+ExchangeShape Shape() {
+  return {.n_ranks = 3,
+          .max_tokens = 5,
+          .d_model = 96,
+          .n_layers = 2,
+          .n_vocab = 101,
+          .max_logit_rows = 2};
+}
+
+std::unique_ptr<Segment> Make() {
+  auto segment = Segment::Create(Shape(), kEpoch, /*spin_us=*/0);
+  EXPECT_TRUE(segment.ok()) << segment.status();
+  return std::move(segment).value();
+}
+
+absl::Status AttachStatus(int fd, const ExchangeShape& shape, uint32_t epoch = kEpoch) {
+  return Segment::Attach(fd, shape, epoch).status();
+}
+
+TEST(SegmentTest, PartsAreAlignedAndDoNotOverlap) {
+  auto segment = Make();
+  std::vector<std::pair<uintptr_t, size_t>> parts;  // address, bytes
+  const auto add = [&](const void* at, size_t n_bytes, size_t alignment) {
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(at) % alignment, 0u);
+    parts.emplace_back(reinterpret_cast<uintptr_t>(at), n_bytes);
+  };
+  const size_t vector_bytes = 5 * 96 * 4;
+  add(&segment->header(), sizeof(SegmentHeader), 64);
+  add(segment->tokens(), 5 * sizeof(StepToken), 64);
+  add(segment->x(), vector_bytes, 4096);
+  add(segment->reduced(), vector_bytes, 4096);
+  add(segment->logits(0), 2 * 101 * 4, 4096);
+  for (int rank = 0; rank < 3; ++rank) {
+    add(&segment->arrived(rank), sizeof(Counter), 64);
+    for (int buffer : {0, 1}) {
+      add(&segment->partial_header(rank, buffer), sizeof(PartialHeader), 64);
+      add(segment->partial(rank, buffer), vector_bytes, 4096);
+    }
+  }
+  std::sort(parts.begin(), parts.end());
+  for (size_t i = 1; i < parts.size(); ++i) {
+    EXPECT_LE(parts[i - 1].first + parts[i - 1].second, parts[i].first) << "part " << i;
+  }
+  EXPECT_LE(parts.back().first + parts.back().second, parts.front().first + Shape().SegmentBytes());
+}
+
+TEST(SegmentTest, CountersOfTheHeaderHaveCacheLinesOfTheirOwn) {
+  auto segment = Make();
+  SegmentHeader& header = segment->header();
+  std::vector<uintptr_t> lines;
+  for (const void* at :
+       {static_cast<const void*>(&header.posted), static_cast<const void*>(&header.finished),
+        static_cast<const void*>(&header.abort), static_cast<const void*>(&header.step_number)}) {
+    lines.push_back(reinterpret_cast<uintptr_t>(at) / 64);
+  }
+  std::sort(lines.begin(), lines.end());
+  EXPECT_EQ(std::unique(lines.begin(), lines.end()), lines.end());
+}
+
+TEST(SegmentTest, IsCloseOnExecAndSealed) {
+  auto segment = Make();
+  EXPECT_TRUE(fcntl(segment->fd(), F_GETFD) & FD_CLOEXEC);
+  EXPECT_NE(ftruncate(segment->fd(), 0), 0);
+  EXPECT_NE(ftruncate(segment->fd(), 1 << 30), 0);
+  EXPECT_NE(fcntl(segment->fd(), F_ADD_SEALS, F_SEAL_WRITE), 0);
+}
+
+TEST(SegmentTest, ShapesThatMakeNoSenseAreRefused) {
+  ExchangeShape none = Shape();
+  none.d_model = 0;
+  EXPECT_EQ(Segment::Create(none, kEpoch, 0).status().code(), absl::StatusCode::kInvalidArgument);
+  ExchangeShape huge = Shape();
+  huge.n_ranks = huge.max_tokens = huge.d_model = 0x7fffffff;
+  const absl::Status status = Segment::Create(huge, kEpoch, 0).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("2^40"));
+}
+
+TEST(SegmentTest, MoreMemoryThanTheMachineHasIsRefusedWithTheBytes) {
+  ExchangeShape large = Shape();
+  large.max_tokens = 1 << 20;
+  large.d_model = 30'000;  // 0.96e12 bytes
+  const absl::Status status = Segment::Create(large, kEpoch, 0).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr(std::to_string(large.SegmentBytes()) + " bytes"));
+}
+
+TEST(SegmentTest, AttachSeesWhatTheCreatorWrote) {
+  auto segment = Make();
+  segment->partial(2, 1)[3] = 42;
+  auto attached = Segment::Attach(dup(segment->fd()), Shape(), kEpoch);
+  ASSERT_TRUE(attached.ok()) << attached.status();
+  EXPECT_EQ((*attached)->partial(2, 1)[3], 42);
+  EXPECT_TRUE(fcntl((*attached)->fd(), F_GETFD) & FD_CLOEXEC);
+}
+
+TEST(SegmentTest, AttachRefusesAnotherShape) {
+  auto segment = Make();
+  ExchangeShape longer = Shape();
+  longer.max_tokens = 500;
+  EXPECT_THAT(std::string(AttachStatus(dup(segment->fd()), longer).message()),
+              HasSubstr("bytes, expected"));
+  ExchangeShape deeper = Shape();  // of the same size in bytes
+  deeper.n_layers = 3;
+  EXPECT_THAT(std::string(AttachStatus(dup(segment->fd()), deeper).message()),
+              HasSubstr("2 layers, n_vocab 101, 2 logit rows, expected"));
+}
+
+TEST(SegmentTest, AttachRefusesAnotherEpochMagicOrLayout) {
+  auto segment = Make();
+  EXPECT_THAT(std::string(AttachStatus(dup(segment->fd()), Shape(), 8).message()),
+              HasSubstr("epoch 7, expected 8"));
+  segment->header().layout_version += 1;
+  EXPECT_THAT(std::string(AttachStatus(dup(segment->fd()), Shape()).message()),
+              HasSubstr("layout"));
+  segment->header().magic += 1;
+  EXPECT_THAT(std::string(AttachStatus(dup(segment->fd()), Shape()).message()), HasSubstr("magic"));
+}
+
+TEST(SegmentTest, AttachRefusesWhatIsNotSealedAndClosesIt) {
+  const int fd = memfd_create("unsealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  ASSERT_EQ(ftruncate(fd, static_cast<off_t>(Shape().SegmentBytes())), 0);
+  const absl::Status status = AttachStatus(fd, Shape());
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("not sealed"));
+  EXPECT_EQ(fcntl(fd, F_GETFD), -1);
+}
+
+TEST(SegmentTest, AttachRefusesWhatIsNoDescriptor) {
+  EXPECT_THAT(std::string(AttachStatus(-1, Shape()).message()), HasSubstr("no open descriptor"));
+}
+
+TEST(SegmentTest, FirstReasonToStopStays) {
+  auto segment = Make();
+  segment->Stop(StopReason::kShutdown);
+  segment->Stop(StopReason::kFailed);
+  EXPECT_EQ(segment->StopStatus().code(), absl::StatusCode::kCancelled);
+}
+
+// Over and over at a random moment of going to sleep: a wake-up lost once would hang here.
+TEST(SegmentTest, StopWakesWhoeverWaitsOrIsAboutTo) {
+  for (int round = 0; round < 500; ++round) {
+    auto segment = Make();
+    std::vector<std::thread> waiters;
+    for (Counter* counter : {&segment->header().posted, &segment->header().finished,
+                             &segment->arrived(0), &segment->arrived(2)}) {
+      waiters.emplace_back([&segment, counter] {
+        EXPECT_EQ(WaitFor(*counter, 1, segment->header().abort, 0, -1), WaitResult::kAborted);
+      });
+    }
+    for (int spin = 0; spin < round; ++spin) _mm_pause();
+    segment->Stop(StopReason::kFailed);
+    for (std::thread& waiter : waiters) waiter.join();
+  }
+}
+
+}  // namespace
+}  // namespace thermocline
