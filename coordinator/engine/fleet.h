@@ -15,6 +15,7 @@
 #include "common/exchange/step_driver.h"
 #include "common/plan/plan.h"
 #include "coordinator/engine/model_header.h"
+#include "coordinator/engine/stepper.h"
 #include "proto/worker.pb.h"
 
 namespace thermocline {
@@ -40,14 +41,7 @@ struct FleetOptions {
   std::string tls_ca, tls_cert, tls_key;  // for workers on other hosts
 };
 
-struct TokenInput {
-  int32_t token;
-  int32_t slot;
-  int32_t position;
-  bool wants_logits;
-};
-
-class Fleet {
+class Fleet : public Stepper {
  public:
   // bytes_done, bytes_total over all workers; called from one thread.
   using OnProgress = std::function<void(int64_t, int64_t)>;
@@ -58,23 +52,22 @@ class Fleet {
                                                       const OnProgress& on_progress,
                                                       const std::atomic<bool>* cancelled);
   // Ends the workers that it spawned and waits for them.
-  ~Fleet();
+  ~Fleet() override;
 
   const ModelHeader& model() const { return *model_; }
   const Plan& plan() const { return plan_; }
-  int64_t n_ctx() const { return n_ctx_; }
-  int64_t batch_size() const { return options_.batch_size; }
+  const Tokenizer& tokenizer() const override { return model_->tokenizer(); }
+  v1::Model Describe() const override;
+  int64_t n_ctx() const override { return n_ctx_; }
+  int64_t batch_size() const override { return options_.batch_size; }
   int64_t max_logit_rows() const { return options_.max_logit_rows; }
   const std::string& isa() const { return isa_; }  // the level the workers chose
   int64_t n_threads() const;                       // compute threads of all ranks
 
-  // One step: at most batch_size tokens, of which at most max_logit_rows want logits (rows are
-  // numbered in their order). Unavailable when a worker is lost or the fleet was given up before;
-  // the message names the worker. Not to be called from two threads at a time.
-  absl::Status Run(absl::Span<const TokenInput> tokens);
-  const float* logits(int32_t row) const;  // [n_vocab], of the last step
-
-  absl::Status state() const;  // OK while steps can run; else why not
+  // At most max_logit_rows of the tokens want logits.
+  absl::Status Run(absl::Span<const TokenInput> tokens) override;
+  const float* logits(int32_t row) const override;
+  absl::Status state() const override;
   // Asks every worker. Works while no step runs.
   absl::StatusOr<std::vector<worker::v1::StatsResponse>> Stats();
   // Best read bandwidth of all workers' threads at once, 1e9 bytes a second.

@@ -2,7 +2,6 @@
 // request at a time in order of arrival. The gRPC service and main are thin layers over it.
 #pragma once
 
-#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -13,7 +12,9 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "coordinator/engine/fleet.h"
+#include "absl/status/statusor.h"
+#include "coordinator/engine/request.h"
+#include "coordinator/engine/stepper.h"
 #include "proto/inference.pb.h"
 
 namespace thermocline {
@@ -21,7 +22,7 @@ namespace thermocline {
 class Inference {
  public:
   // max_waiting: requests that wait behind the running one; more are refused.
-  Inference(std::unique_ptr<Fleet> fleet, int64_t max_waiting);
+  Inference(std::unique_ptr<Stepper> stepper, int64_t max_waiting);
 
   // Whether the caller still wants the answer; asked before every step and while waiting.
   using IsCancelled = std::function<bool()>;
@@ -35,18 +36,21 @@ class Inference {
   absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& request) const;
   v1::ListModelsResponse ListModels() const;
 
-  const Fleet& fleet() const { return *fleet_; }
+  absl::Status state() const { return stepper_->state(); }  // of the fleet
 
  private:
   class Turn;  // a place in the queue
 
   // Brings slot 0 to hold `tokens` and leaves the last one's logits in row 0. Tokens that the slot
-  // holds already, from its first position on, are not computed again.
-  absl::Status Prefill(const std::vector<int32_t>& tokens, const IsCancelled& is_cancelled);
-  absl::Status RunRequest(const v1::GenerateRequest& request, double queue_ms,
-                          const IsCancelled& is_cancelled, const Emit& emit);
+  // holds already, from its first position on, are not computed again; returns how many.
+  absl::StatusOr<int64_t> Prefill(const std::vector<int32_t>& tokens,
+                                  const IsCancelled& is_cancelled);
+  // Appends tokens to slot 0 in one step; the last one's logits are wanted or not.
+  absl::Status Step(absl::Span<const int32_t> tokens, bool wants_logits);
+  absl::Status Answer(const Request& request, double queue_ms, const IsCancelled& is_cancelled,
+                      const Emit& emit);
 
-  std::unique_ptr<Fleet> fleet_;
+  std::unique_ptr<Stepper> stepper_;
   int64_t max_waiting_;
   std::mutex mutex_;
   std::condition_variable turn_changed_;
