@@ -16,9 +16,10 @@ enum class Isa { kReference, kAvx2, kAvx512 };
 // int8 activations, per 32 values: scale = amax / 127, q = rint(x / scale) half to even, clamped to
 // +-127; a block of zeros has scale 0. k is a multiple of 32.
 struct QuantizedRows {
-  const int8_t* q = nullptr;       // [n_tokens, k]
-  const float* scale = nullptr;    // [n_tokens, k / 32]
-  const int32_t* sum = nullptr;    // [n_tokens, k / 32], sum of a block's q
+  const int8_t* q = nullptr;       // [n_tokens, stride], of which k are used
+  const float* scale = nullptr;    // [n_tokens, stride / 32]
+  const int32_t* sum = nullptr;    // [n_tokens, stride / 32], sum of a block's q
+  int64_t stride = 0;              // elements between tokens, a multiple of 32
 };
 
 enum class KvType { kF16, kF32 };
