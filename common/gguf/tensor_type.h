@@ -43,9 +43,9 @@ struct BlockQ4_K {  // 8 sub-blocks of 32: value = d * sc[j] * q - dmin * m[j]
   uint8_t scales[12];  // 8 scales and 8 mins of 6 bits
   uint8_t qs[128];     // sub-blocks 2i, 2i+1: low, high nibbles of bytes 32i..32i+31
 };
-struct BlockQ6_K {     // 16 sub-blocks of 16: value = d * scales[j] * (q - 32)
-  uint8_t ql[128];     // low 4 bits
-  uint8_t qh[64];      // high 2 bits
+struct BlockQ6_K {  // 16 sub-blocks of 16: value = d * scales[j] * (q - 32)
+  uint8_t ql[128];  // low 4 bits
+  uint8_t qh[64];   // high 2 bits
   int8_t scales[16];
   uint16_t d;
 };
@@ -54,9 +54,9 @@ static_assert(sizeof(BlockQ4_K) == 144 && sizeof(BlockQ6_K) == 210);
 
 // One row per supported type: adding a type starts here.
 inline constexpr TypeInfo kTensorTypes[] = {
-    {TensorType::kF32, "F32", 1, 4, true},     {TensorType::kF16, "F16", 1, 2, true},
-    {TensorType::kBF16, "BF16", 1, 2, true},   {TensorType::kQ4_0, "Q4_0", 32, 18, false},
-    {TensorType::kQ8_0, "Q8_0", 32, 34, false}, {TensorType::kQ4_K, "Q4_K", 256, 144, false},
+    {TensorType::kF32, "F32", 1, 4, true},        {TensorType::kF16, "F16", 1, 2, true},
+    {TensorType::kBF16, "BF16", 1, 2, true},      {TensorType::kQ4_0, "Q4_0", 32, 18, false},
+    {TensorType::kQ8_0, "Q8_0", 32, 34, false},   {TensorType::kQ4_K, "Q4_K", 256, 144, false},
     {TensorType::kQ6_K, "Q6_K", 256, 210, false},
 };
 

@@ -1,0 +1,58 @@
+// libFuzzer harness: any bytes, read as a model as far as they go. Runs: tests/fuzz/run_bounded.
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "common/gguf/dequantize.h"
+#include "common/gguf/gguf_file.h"
+#include "common/model/config.h"
+#include "common/model/tensor_table.h"
+#include "common/util/check.h"
+
+namespace thermocline {
+namespace {
+
+// One line that says where: what every error of a file must be.
+void CheckError(const absl::Status& status) {
+  const std::string message(status.message());
+  THERMOCLINE_CHECK(message.starts_with("fuzz: ") && message.find('\n') == std::string::npos);
+}
+
+// The first and last block of each tensor, and its rows' size.
+void ReadTensors(const GgufFile& file) {
+  for (const GgufTensor& tensor : file.tensors()) {
+    const TypeInfo* info = tensor.info();
+    if (info == nullptr) continue;
+    const absl::Span<const uint8_t> bytes = file.TensorBytes(tensor);
+    THERMOCLINE_CHECK(tensor.row_bytes() * tensor.n_rows() == bytes.size());
+    std::vector<float> values(info->block_size);
+    dequantize(tensor.type, bytes.data(), info->block_size, values.data());
+    dequantize(tensor.type, &bytes[bytes.size() - info->block_bytes], info->block_size,
+               values.data());
+  }
+}
+
+void ReadModel(const GgufFile& file) {
+  const absl::StatusOr<ModelConfig> config = ReadModelConfig(file);
+  if (!config.ok()) return CheckError(config.status());
+  THERMOCLINE_CHECK(config->kv_heads_per_unit() >= 1);
+  const absl::Status tensors = CheckTensors(file, *config);
+  if (!tensors.ok()) return CheckError(tensors);
+  THERMOCLINE_CHECK(FindRole(file, Role::kFfnDown, config->n_layers - 1) != nullptr);
+}
+
+}  // namespace
+}  // namespace thermocline
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace thermocline;
+  const auto file = GgufFile::Parse({data, size}, "fuzz");
+  if (!file.ok()) {
+    CheckError(file.status());
+    return 0;
+  }
+  THERMOCLINE_CHECK((*file)->ContentHash().size() == 64);
+  ReadTensors(**file);
+  ReadModel(**file);
+  return 0;
+}
