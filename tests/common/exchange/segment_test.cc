@@ -161,7 +161,16 @@ TEST(SegmentTest, FirstReasonToStopStays) {
   EXPECT_EQ(segment->StopStatus().code(), absl::StatusCode::kCancelled);
 }
 
-// Over and over at a random moment of going to sleep: a wake-up lost once would hang here.
+// A waiter that has read its counter and the abort word just before Stop, and sleeps just after,
+// must find the counter changed: no test hits that moment, so the counters are looked at.
+TEST(SegmentTest, StopMovesEveryCounterThatIsWaitedFor) {
+  auto segment = Make();
+  segment->Stop(StopReason::kFailed);
+  EXPECT_NE(segment->header().posted.value, 0u);
+  EXPECT_NE(segment->header().finished.value, 0u);
+  for (int rank = 0; rank < 3; ++rank) EXPECT_NE(segment->arrived(rank).value, 0u);
+}
+
 TEST(SegmentTest, StopWakesWhoeverWaitsOrIsAboutTo) {
   for (int round = 0; round < 500; ++round) {
     auto segment = Make();

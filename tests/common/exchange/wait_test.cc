@@ -1,9 +1,11 @@
 // Counters and waits between threads; between processes see process_test.cc.
 #include "common/exchange/wait.h"
 
+#include <immintrin.h>
+
 #include <chrono>
+#include <random>
 #include <thread>
-#include <vector>
 
 #include "gtest/gtest.h"
 
@@ -57,23 +59,26 @@ TEST_P(WaitTest, WakesASleeper) {
   other.join();
 }
 
-// A lost wake-up would leave both asleep until the timeout.
-TEST_P(WaitTest, NoWakeUpIsLostInManyTurns) {
-  constexpr uint32_t kTurns = 20'000;
+// Two threads meet over and over, each a random moment late, so that one often arrives just as the
+// other goes to sleep. A lost wake-up would leave one asleep until the timeout.
+TEST_P(WaitTest, NoWakeUpIsLostInManyMeetings) {
+  const uint32_t n_turns = spin_us() == 0 ? 40'000 : 2'000;  // who spins misses no wake-up
+  constexpr uint32_t kMaxPauses = 1000;                      // longer than waking takes
   constexpr int64_t kTimeoutUs = 10'000'000;
-  const uint32_t first = 0u - kTurns / 2;  // wraps half way
-  Counter ping, pong;
-  ping.value = pong.value = first;
-  std::thread other([&] {
-    for (uint32_t turn = first + 1; turn != first + kTurns + 1; ++turn) {
-      ASSERT_EQ(WaitFor(ping, turn, abort_, spin_us(), kTimeoutUs), WaitResult::kReached);
-      Advance(pong);
+  const uint32_t first = 0u - n_turns / 2;  // wraps half way
+  Counter counters[2];
+  for (Counter& counter : counters) counter.value = first;
+  const auto meet = [&](int mine) {
+    std::minstd_rand random(mine + 1);
+    for (uint32_t turn = 1; turn <= n_turns; ++turn) {
+      for (uint32_t pauses = random() % kMaxPauses; pauses > 0; --pauses) _mm_pause();
+      Advance(counters[mine]);
+      ASSERT_EQ(WaitFor(counters[1 - mine], first + turn, abort_, spin_us(), kTimeoutUs),
+                WaitResult::kReached);
     }
-  });
-  for (uint32_t turn = first + 1; turn != first + kTurns + 1; ++turn) {
-    Advance(ping);
-    ASSERT_EQ(WaitFor(pong, turn, abort_, spin_us(), kTimeoutUs), WaitResult::kReached);
-  }
+  };
+  std::thread other(meet, 1);
+  meet(0);
   other.join();
 }
 
