@@ -1,11 +1,12 @@
-// A fleet: starts workers by a plan, loads shards, runs steps, watches, shuts down. Knows tokens as
-// numbers; text and requests are inference.h.
+// A fleet: runs steps on its workers, watches them, shuts them down. How it is started is
+// fleet_starter.h. Knows tokens as numbers; text and requests are inference.h.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "common/plan/plan.h"
 #include "coordinator/engine/model_header.h"
 #include "coordinator/engine/stepper.h"
+#include "coordinator/engine/worker_process.h"
 #include "proto/worker.pb.h"
 
 namespace thermocline {
@@ -75,6 +77,14 @@ class Fleet : public Stepper {
 
  private:
   Fleet() = default;
+  // Keeps the first reason and stops the segment: nothing runs after it.
+  void GiveUp(const absl::Status& reason);
+  // What a failed step is reported as: the worker that was lost, if one was.
+  absl::Status ExplainFailure(const absl::Status& step_status);
+  void OnWorkerEnd(int32_t rank);
+  // A call to a worker failed for good: returns the reason, which may be that its process ended.
+  absl::Status LostWorker(int32_t rank, const absl::Status& status);
+
   FleetOptions options_;
   std::unique_ptr<ModelHeader> model_;
   Plan plan_;
@@ -82,8 +92,12 @@ class Fleet : public Stepper {
   std::string isa_;
   std::unique_ptr<Segment> segment_;
   std::unique_ptr<StepDriver> driver_;
-  std::vector<std::unique_ptr<WorkerHandle>> workers_;
-  std::vector<StepToken> step_tokens_;  // of the step being posted
+  std::vector<std::unique_ptr<WorkerHandle>> workers_;  // [n_ranks]
+  std::vector<StepToken> step_tokens_;                  // of the step being posted
+  mutable std::mutex mutex_;
+  absl::Status failure_;                                // guarded by mutex_
+  bool is_ending_ = false;                              // guarded by mutex_
+  std::unique_ptr<Supervisor> supervisor_;              // after what its callback uses
   friend class FleetStarter;
 };
 

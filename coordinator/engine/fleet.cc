@@ -1,0 +1,145 @@
+// A standing fleet: steps, failures, questions to workers, the end.
+#include "coordinator/engine/fleet.h"
+
+#include "common/util/status_macros.h"
+#include "coordinator/engine/worker_handle.h"
+#include "fmt/format.h"
+
+namespace thermocline {
+namespace {
+
+// What a caller is told of a fleet that was given up, and what it can still do.
+absl::Status CannotCompute(const absl::Status& reason) {
+  return absl::UnavailableError(
+      fmt::format("{}; the fleet answers Tokenize, Detokenize and ListModels, but computes nothing "
+                  "until it is started again",
+                  std::string(reason.message())));
+}
+
+}  // namespace
+
+Fleet::~Fleet() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    is_ending_ = true;
+  }
+  supervisor_.reset();  // workers that end from now on do so because we ask them to
+  if (segment_ != nullptr) segment_->Stop(StopReason::kShutdown);
+  for (const auto& worker : workers_) {
+    if (worker->process() != nullptr) worker->process()->Hangup();
+  }
+  workers_.clear();  // waits for each, all having been asked before
+}
+
+int64_t Fleet::n_threads() const {
+  int64_t n_threads = 0;
+  for (const RankPlan& rank : plan_.ranks) n_threads += rank.n_threads;
+  return n_threads;
+}
+
+absl::Status Fleet::state() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return failure_;
+}
+
+void Fleet::GiveUp(const absl::Status& reason) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (failure_.ok() && !is_ending_) failure_ = reason;
+  }
+  segment_->Stop(StopReason::kFailed);
+}
+
+void Fleet::OnWorkerEnd(int32_t rank) {
+  WorkerHandle& worker = *workers_[rank];
+  GiveUp(absl::UnavailableError(
+      fmt::format("{} {}", worker.name(), worker.process()->DescribeEnd())));
+}
+
+absl::Status Fleet::LostWorker(int32_t rank, const absl::Status& status) {
+  // A broken connection is often the first sign of a process that ended, which says more.
+  constexpr int kEndIsNearMs = 300;
+  const WorkerProcess* process = workers_[rank]->process();
+  if (process != nullptr && process->HasEnded(kEndIsNearMs)) OnWorkerEnd(rank);
+  GiveUp(status);  // keeps the first reason
+  return state();
+}
+
+absl::Status Fleet::Run(absl::Span<const TokenInput> tokens) {
+  if (const absl::Status status = state(); !status.ok()) return CannotCompute(status);
+  if (tokens.empty() || static_cast<int64_t>(tokens.size()) > options_.batch_size) {
+    return absl::InvalidArgumentError(fmt::format("a step has 1 to {} tokens, this one has {}",
+                                                  options_.batch_size, tokens.size()));
+  }
+  step_tokens_.clear();
+  int32_t n_rows = 0;
+  const int64_t d_model = model_->config().d_model;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const TokenInput& token = tokens[i];
+    if (token.position < 0 || token.position >= n_ctx_ || token.slot < 0 ||
+        token.slot >= options_.n_slots) {
+      return absl::OutOfRangeError(fmt::format("position {} of slot {} is outside a context of {}",
+                                               token.position, token.slot, n_ctx_));
+    }
+    RETURN_IF_ERROR(model_->ReadEmbedding(token.token, driver_->x() + i * d_model));
+    step_tokens_.push_back({token.slot, token.position, token.wants_logits ? n_rows++ : -1});
+  }
+  if (n_rows > options_.max_logit_rows) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} tokens want logits, a step has at most {}", n_rows, options_.max_logit_rows));
+  }
+  const absl::Status status = driver_->Run(step_tokens_, n_rows, options_.stall_timeout_ms);
+  return status.ok() ? status : ExplainFailure(status);
+}
+
+absl::Status Fleet::ExplainFailure(const absl::Status& step_status) {
+  for (const auto& worker : workers_) {
+    const RankProxy* proxy = worker->proxy();
+    if (proxy == nullptr || proxy->status().ok()) continue;
+    LostWorker(worker->rank(),
+               absl::UnavailableError(fmt::format("{} is lost: {}", worker->name(),
+                                                  std::string(proxy->status().message()))));
+  }
+  std::string message(step_status.message());
+  if (absl::IsDeadlineExceeded(step_status)) {
+    std::string late;
+    for (const int32_t rank : driver_->Late()) {
+      late += (late.empty() ? "" : ", ") + workers_[rank]->name();
+    }
+    message = fmt::format("{} made no progress ({})", late, message);
+  }
+  GiveUp(absl::UnavailableError(message));  // unless a better reason is known
+  return CannotCompute(state());
+}
+
+const float* Fleet::logits(int32_t row) const { return driver_->logits(row); }
+
+absl::StatusOr<std::vector<worker::v1::StatsResponse>> Fleet::Stats() {
+  std::vector<worker::v1::StatsResponse> all;
+  for (const auto& worker : workers_) {
+    ASSIGN_OR_RETURN(worker::v1::StatsResponse stats, worker->Stats());
+    all.push_back(std::move(stats));
+  }
+  return all;
+}
+
+absl::StatusOr<double> Fleet::MeasureReadGbps(int64_t buffer_bytes, int32_t repeats) {
+  const int64_t n_all = n_threads();
+  std::vector<absl::StatusOr<worker::v1::MeasureResponse>> responses(workers_.size());
+  std::vector<std::thread> calls;
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    calls.emplace_back([&, i] {
+      const int64_t part = buffer_bytes * plan_.ranks[i].n_threads / n_all;
+      responses[i] = workers_[i]->Measure(part, repeats);
+    });
+  }
+  for (std::thread& call : calls) call.join();
+  double total = 0;
+  for (const auto& response : responses) {
+    if (!response.ok()) return response.status();
+    total += response->read_gbps();
+  }
+  return total;
+}
+
+}  // namespace thermocline

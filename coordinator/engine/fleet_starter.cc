@@ -1,0 +1,279 @@
+// The order of things at a fleet's start.
+#include "coordinator/engine/fleet_starter.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <random>
+#include <thread>
+
+#include "common/rpc/channel.h"
+#include "common/util/status_macros.h"
+#include "common/util/topology.h"
+#include "common/util/version.h"
+#include "coordinator/engine/worker_handle.h"
+#include "fmt/format.h"
+#include "solver/placement/dense_split.h"
+
+namespace thermocline {
+namespace {
+
+// Long enough for what the coordinator does between two steps, short enough that an idle fleet
+// sleeps. Spinning with more threads than CPUs would take them from those that are waited for.
+constexpr uint32_t kSpinUs = 100;
+
+absl::StatusOr<std::string> DefaultWorkerBinary() {
+  char path[4096];
+  const ssize_t n = readlink("/proc/self/exe", path, sizeof(path));
+  if (n <= 0 || n == sizeof(path)) return absl::InternalError("can't tell where this program lies");
+  const std::string self(path, n);
+  return self.substr(0, self.find_last_of('/') + 1) + "cpu_worker";
+}
+
+int64_t UsableCpus(const std::vector<NumaNode>& nodes) {
+  int64_t n_cpus = 0;
+  for (const NumaNode& node : nodes) n_cpus += static_cast<int64_t>(node.cpus.size());
+  return n_cpus;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Fleet>> Fleet::Start(const FleetOptions& options,
+                                                    const OnProgress& on_progress,
+                                                    const std::atomic<bool>* cancelled) {
+  return FleetStarter(options, on_progress, cancelled).Start();
+}
+
+FleetStarter::FleetStarter(const FleetOptions& options, const Fleet::OnProgress& on_progress,
+                           const std::atomic<bool>* cancelled)
+    : options_(options), on_progress_(on_progress), cancelled_(cancelled) {}
+
+absl::StatusOr<std::unique_ptr<Fleet>> FleetStarter::Start() {
+  fleet_.reset(new Fleet());
+  ASSIGN_OR_RETURN(fleet_->model_,
+                   ModelHeader::Open(options_.model_path, options_.hidden_activation));
+  fleet_->options_ = options_;
+  const int64_t n_ctx_train = fleet_->model_->config().n_ctx_train;
+  fleet_->n_ctx_ = options_.n_ctx > 0 ? options_.n_ctx : n_ctx_train;
+  fleet_->options_.batch_size = std::min(options_.batch_size, fleet_->n_ctx_);
+  fleet_->options_.max_logit_rows =
+      std::min(options_.max_logit_rows, fleet_->options_.batch_size);
+  RETURN_IF_ERROR(MakePlan());
+  RETURN_IF_ERROR(MakeSegment());
+  RETURN_IF_ERROR(StartWorkers());
+  RETURN_IF_ERROR(ConfigureWorkers());
+  RETURN_IF_ERROR(LoadShards());
+  RETURN_IF_ERROR(ConnectExchange());
+  return std::move(fleet_);
+}
+
+absl::Status FleetStarter::MakePlan() {
+  const ModelConfig& config = fleet_->model_->config();
+  const std::string& hash = fleet_->model_->file().ContentHash();
+  if (!options_.plan_path.empty()) {
+    ASSIGN_OR_RETURN(fleet_->plan_, ReadPlan(options_.plan_path));
+    const absl::Status status = CheckPlan(fleet_->plan_, config, hash);
+    if (!status.ok()) {
+      return absl::InvalidArgumentError(
+          fmt::format("{}: {}", options_.plan_path, std::string(status.message())));
+    }
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(const std::vector<RankPlan> ranks, LocalRanks());
+  std::vector<double> shares;
+  for (const RankPlan& rank : ranks) shares.push_back(rank.n_threads);
+  ASSIGN_OR_RETURN(fleet_->plan_, SplitDense(config, hash, ranks, shares));
+  return absl::OkStatus();
+}
+
+// One worker a NUMA node, or as many as asked for, in turn over the nodes; threads as the nodes'
+// CPUs, at least one each.
+absl::StatusOr<std::vector<RankPlan>> FleetStarter::LocalRanks() const {
+  const std::vector<NumaNode> nodes = UsableNodes();
+  const int64_t n_workers =
+      options_.n_workers > 0 ? options_.n_workers : static_cast<int64_t>(nodes.size());
+  const int64_t n_threads = options_.n_threads > 0
+                                ? options_.n_threads
+                                : std::max<int64_t>(UsableCpus(nodes), n_workers);
+  if (n_workers > kMaxRanks) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} workers are more than the {} possible", n_workers, kMaxRanks));
+  }
+  if (n_threads < n_workers) {
+    return absl::InvalidArgumentError(fmt::format(
+        "{} threads for {} workers: each needs one (--threads is the total)", n_threads, n_workers));
+  }
+  std::vector<RankPlan> ranks(n_workers);
+  for (int64_t i = 0; i < n_workers; ++i) {
+    ranks[i].node = nodes.size() > 1 ? nodes[i % nodes.size()].id : -1;
+    ranks[i].n_threads = 1;
+  }
+  // The next thread goes to the worker that has the fewest for its node's CPUs.
+  const auto load = [&](int64_t i) {
+    return static_cast<double>(ranks[i].n_threads) /
+           static_cast<double>(nodes[i % nodes.size()].cpus.size());
+  };
+  for (int64_t left = n_threads - n_workers; left > 0; --left) {
+    int64_t least = 0;
+    for (int64_t i = 1; i < n_workers; ++i) {
+      if (load(i) < load(least)) least = i;
+    }
+    ++ranks[least].n_threads;
+  }
+  return ranks;
+}
+
+absl::Status FleetStarter::MakeSegment() {
+  const ModelConfig& config = fleet_->model_->config();
+  ExchangeShape shape;
+  shape.n_ranks = fleet_->plan_.n_ranks();
+  shape.max_tokens = static_cast<int32_t>(fleet_->options_.batch_size);
+  shape.d_model = static_cast<int32_t>(config.d_model);
+  shape.n_layers = static_cast<int32_t>(config.n_layers);
+  shape.n_vocab = static_cast<int32_t>(config.n_vocab);
+  shape.max_logit_rows = static_cast<int32_t>(fleet_->options_.max_logit_rows);
+  RETURN_IF_ERROR(shape.Check());
+  int64_t local_threads = 0;
+  for (const RankPlan& rank : fleet_->plan_.ranks) {
+    if (rank.address.empty()) local_threads += rank.n_threads;
+  }
+  spin_us_ = local_threads <= UsableCpus(UsableNodes()) ? kSpinUs : 0;
+  const uint32_t epoch = std::random_device()();
+  ASSIGN_OR_RETURN(fleet_->segment_, Segment::Create(shape, epoch, spin_us_));
+  fleet_->driver_ = std::make_unique<StepDriver>(fleet_->segment_.get());
+  return absl::OkStatus();
+}
+
+bool FleetStarter::UsesSharedMemory(int32_t rank) const {
+  return fleet_->plan_.ranks[rank].address.empty() && options_.transport != "grpc";
+}
+
+absl::Status FleetStarter::StartWorkers() {
+  std::string binary = options_.worker_binary;
+  if (binary.empty()) {
+    ASSIGN_OR_RETURN(binary, DefaultWorkerBinary());
+  }
+  // All processes first: a channel starts threads, and a fleet of many should load side by side.
+  std::vector<std::unique_ptr<WorkerProcess>> processes(fleet_->plan_.n_ranks());
+  for (int32_t rank = 0; rank < fleet_->plan_.n_ranks(); ++rank) {
+    const std::string& address = fleet_->plan_.ranks[rank].address;
+    if (!address.empty() && options_.transport == "shm") {
+      return absl::InvalidArgumentError(fmt::format(
+          "worker {} at {} is not on this host's segment: --transport shm is not possible", rank,
+          address));
+    }
+    if (address.empty()) {
+      ASSIGN_OR_RETURN(processes[rank], WorkerProcess::Spawn(binary, fleet_->segment_->fd()));
+    }
+  }
+  std::vector<const WorkerProcess*> watched;
+  for (int32_t rank = 0; rank < fleet_->plan_.n_ranks(); ++rank) {
+    const std::string& address = fleet_->plan_.ranks[rank].address;
+    std::shared_ptr<grpc::Channel> channel;
+    if (address.empty()) {
+      channel = ChannelFromFd(processes[rank]->TakeControlFd());
+    } else {
+      const TlsFiles tls = {options_.tls_ca, options_.tls_cert, options_.tls_key};
+      ASSIGN_OR_RETURN(channel, ChannelTo(address, tls));
+    }
+    watched.push_back(processes[rank].get());
+    fleet_->workers_.push_back(
+        std::make_unique<WorkerHandle>(rank, std::move(processes[rank]), channel, address));
+  }
+  Fleet* fleet = fleet_.get();
+  fleet_->supervisor_ = std::make_unique<Supervisor>(
+      std::move(watched), [fleet](int32_t rank) { fleet->OnWorkerEnd(rank); });
+  return absl::OkStatus();
+}
+
+worker::v1::ConfigureRequest FleetStarter::ConfigureRequestFor(int32_t rank) const {
+  const auto set = [](worker::v1::Range* message, const Range& range) {
+    message->set_begin(range.begin);
+    message->set_end(range.end);
+  };
+  const Plan& plan = fleet_->plan_;
+  worker::v1::ConfigureRequest request;
+  request.set_version(kVersion);
+  request.set_rank(rank);
+  request.set_n_ranks(plan.n_ranks());
+  request.set_model_path(options_.model_path);
+  request.set_model_hash(fleet_->model_->file().ContentHash());
+  for (const LayerPlan& layer : plan.layers) {
+    worker::v1::LayerShard* shard = request.add_layers();
+    set(shard->mutable_kv_heads(), layer.kv_heads[rank]);
+    for (const Range& range : layer.neurons[rank]) set(shard->add_neurons(), range);
+  }
+  set(request.mutable_vocab(), plan.vocab[rank]);
+  request.set_node(plan.ranks[rank].node);
+  request.set_n_threads(plan.ranks[rank].n_threads);
+  request.set_isa(options_.isa);
+  request.set_hidden_activation(options_.hidden_activation);
+  request.set_f32_activations(options_.f32_activations);
+  request.set_f32_kv(options_.f32_kv);
+  request.set_n_ctx(static_cast<int32_t>(fleet_->n_ctx_));
+  request.set_n_slots(static_cast<int32_t>(options_.n_slots));
+  const ExchangeShape& shape = fleet_->segment_->shape();
+  worker::v1::ExchangeShape* message = request.mutable_exchange();
+  message->set_n_ranks(shape.n_ranks);
+  message->set_max_tokens(shape.max_tokens);
+  message->set_d_model(shape.d_model);
+  message->set_n_layers(shape.n_layers);
+  message->set_n_vocab(shape.n_vocab);
+  message->set_max_logit_rows(shape.max_logit_rows);
+  request.set_epoch(fleet_->segment_->header().epoch);
+  request.set_spin_us(spin_us_);
+  return request;
+}
+
+absl::Status FleetStarter::ConfigureWorkers() {
+  for (int32_t rank = 0; rank < fleet_->plan_.n_ranks(); ++rank) {
+    auto response = fleet_->workers_[rank]->Configure(ConfigureRequestFor(rank));
+    if (!response.ok()) return fleet_->LostWorker(rank, response.status());
+    fleet_->workers_[rank]->bytes_total = response->weight_bytes();
+    fleet_->isa_ = rank == 0 || fleet_->isa_ == response->isa() ? response->isa() : "mixed";
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FleetStarter::LoadShards() {
+  std::vector<absl::Status> results(fleet_->workers_.size());
+  std::atomic<size_t> n_done{0};
+  std::vector<std::thread> calls;
+  for (size_t i = 0; i < fleet_->workers_.size(); ++i) {
+    calls.emplace_back([&, i] {
+      results[i] = fleet_->workers_[i]->LoadShard();
+      ++n_done;
+    });
+  }
+  while (n_done < calls.size()) {
+    int64_t done = 0, total = 0;
+    for (const auto& worker : fleet_->workers_) {
+      done += worker->bytes_done;
+      total += worker->bytes_total;
+    }
+    if (on_progress_) on_progress_(done, total);
+    if (is_cancelled()) {
+      for (const auto& worker : fleet_->workers_) worker->CancelLoad();
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  for (std::thread& call : calls) call.join();
+  if (is_cancelled()) return absl::CancelledError("loading was cancelled");
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (!results[i].ok()) return fleet_->LostWorker(static_cast<int32_t>(i), results[i]);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FleetStarter::ConnectExchange() {
+  for (int32_t rank = 0; rank < fleet_->plan_.n_ranks(); ++rank) {
+    WorkerHandle& worker = *fleet_->workers_[rank];
+    RETURN_IF_ERROR(UsesSharedMemory(rank)
+                        ? worker.AttachSegment()
+                        : worker.StartProxy(fleet_->segment_.get(), fleet_->plan_.vocab[rank]));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace thermocline

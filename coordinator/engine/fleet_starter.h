@@ -1,0 +1,38 @@
+// Starts a fleet, step by step: model, plan, segment, worker processes, configuration, shards,
+// exchange. What it built stays with the Fleet; on an error the Fleet takes all of it down again.
+#pragma once
+
+#include <atomic>
+#include <memory>
+
+#include "coordinator/engine/fleet.h"
+
+namespace thermocline {
+
+class FleetStarter {
+ public:
+  FleetStarter(const FleetOptions& options, const Fleet::OnProgress& on_progress,
+               const std::atomic<bool>* cancelled);
+  absl::StatusOr<std::unique_ptr<Fleet>> Start();
+
+ private:
+  absl::Status MakePlan();
+  absl::StatusOr<std::vector<RankPlan>> LocalRanks() const;
+  absl::Status MakeSegment();
+  absl::Status StartWorkers();
+  absl::Status ConfigureWorkers();
+  absl::Status LoadShards();
+  absl::Status ConnectExchange();
+
+  worker::v1::ConfigureRequest ConfigureRequestFor(int32_t rank) const;
+  bool UsesSharedMemory(int32_t rank) const;
+  bool is_cancelled() const { return cancelled_ != nullptr && cancelled_->load(); }
+
+  const FleetOptions& options_;
+  const Fleet::OnProgress& on_progress_;
+  const std::atomic<bool>* cancelled_;
+  std::unique_ptr<Fleet> fleet_;
+  uint32_t spin_us_ = 0;
+};
+
+}  // namespace thermocline

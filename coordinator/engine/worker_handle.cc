@@ -1,0 +1,97 @@
+// Calls on one worker's stub.
+#include "coordinator/engine/worker_handle.h"
+
+#include "common/rpc/status.h"
+#include "common/util/version.h"
+#include "fmt/format.h"
+
+namespace thermocline {
+
+WorkerHandle::WorkerHandle(int32_t rank, std::unique_ptr<WorkerProcess> process,
+                           std::shared_ptr<grpc::Channel> channel, std::string address)
+    : rank_(rank),
+      address_(std::move(address)),
+      process_(std::move(process)),
+      channel_(std::move(channel)),
+      stub_(worker::v1::Worker::NewStub(channel_)) {}
+
+WorkerHandle::~WorkerHandle() {
+  proxy_.reset();  // its stream ends before the process is asked to
+}
+
+std::string WorkerHandle::name() const {
+  return process_ != nullptr ? fmt::format("worker {} (process {})", rank_, process_->pid())
+                             : fmt::format("worker {} ({})", rank_, address_);
+}
+
+absl::Status WorkerHandle::Named(const grpc::Status& status) const {
+  if (status.ok()) return absl::OkStatus();
+  const absl::Status plain = FromGrpc(status);
+  return absl::Status(plain.code(),
+                      fmt::format("{}: {}", name(), std::string(plain.message())));
+}
+
+absl::StatusOr<worker::v1::ConfigureResponse> WorkerHandle::Configure(
+    const worker::v1::ConfigureRequest& request) {
+  grpc::ClientContext context;
+  context.set_wait_for_ready(true);
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+  worker::v1::ConfigureResponse response;
+  const grpc::Status status = stub_->Configure(&context, request, &response);
+  if (!status.ok()) return Named(status);
+  if (response.version() != kVersion) {
+    return absl::FailedPreconditionError(fmt::format(
+        "{} is version {}, this coordinator is version {}; both must be the same", name(),
+        response.version(), kVersion));
+  }
+  return response;
+}
+
+absl::Status WorkerHandle::LoadShard() {
+  {
+    std::lock_guard<std::mutex> lock(load_mutex_);
+    load_context_ = std::make_unique<grpc::ClientContext>();
+  }
+  const auto reader = stub_->LoadShard(load_context_.get(), worker::v1::LoadShardRequest());
+  worker::v1::LoadProgress progress;
+  while (reader->Read(&progress)) {
+    bytes_total = progress.bytes_total();
+    bytes_done = progress.bytes_done();
+  }
+  return Named(reader->Finish());
+}
+
+void WorkerHandle::CancelLoad() {
+  std::lock_guard<std::mutex> lock(load_mutex_);
+  if (load_context_ != nullptr) load_context_->TryCancel();
+}
+
+absl::Status WorkerHandle::AttachSegment() {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+  worker::v1::AttachSegmentResponse response;
+  return Named(stub_->AttachSegment(&context, worker::v1::AttachSegmentRequest(), &response));
+}
+
+absl::StatusOr<worker::v1::MeasureResponse> WorkerHandle::Measure(int64_t buffer_bytes,
+                                                                  int32_t repeats) {
+  worker::v1::MeasureRequest request;
+  request.set_buffer_bytes(buffer_bytes);
+  request.set_repeats(repeats);
+  grpc::ClientContext context;
+  worker::v1::MeasureResponse response;
+  const grpc::Status status = stub_->Measure(&context, request, &response);
+  if (!status.ok()) return Named(status);
+  return response;
+}
+
+absl::StatusOr<worker::v1::StatsResponse> WorkerHandle::Stats() {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+  worker::v1::StatsResponse response;
+  const grpc::Status status = stub_->Stats(&context, worker::v1::StatsRequest(), &response);
+  if (!status.ok()) return Named(status);
+  return response;
+}
+
+}  // namespace thermocline

@@ -1,0 +1,59 @@
+// The coordinator's view of one worker: how to call it, what it said, whether it is there.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/rpc/proxy.h"
+#include "coordinator/engine/worker_process.h"
+#include "proto/worker.grpc.pb.h"
+
+namespace thermocline {
+
+class WorkerHandle {
+ public:
+  // process: null for a worker that runs elsewhere; address then says where.
+  WorkerHandle(int32_t rank, std::unique_ptr<WorkerProcess> process,
+               std::shared_ptr<grpc::Channel> channel, std::string address);
+  ~WorkerHandle();
+
+  int32_t rank() const { return rank_; }
+  // "worker 1 (process 4711)" or "worker 1 (host:port)".
+  std::string name() const;
+  WorkerProcess* process() const { return process_.get(); }
+
+  // Calls; errors are prefixed with name().
+  absl::StatusOr<worker::v1::ConfigureResponse> Configure(
+      const worker::v1::ConfigureRequest& request);
+  // Blocks until the shard is loaded; bytes_done and bytes_total move meanwhile.
+  absl::Status LoadShard();
+  void CancelLoad();
+  absl::Status AttachSegment();
+  absl::StatusOr<worker::v1::MeasureResponse> Measure(int64_t buffer_bytes, int32_t repeats);
+  absl::StatusOr<worker::v1::StatsResponse> Stats();
+
+  // Carries the exchange over gRPC from now on. The segment must outlive the handle.
+  absl::Status StartProxy(Segment* segment, Range vocab);
+  RankProxy* proxy() const { return proxy_.get(); }
+
+  std::atomic<int64_t> bytes_done{0}, bytes_total{0};
+
+ private:
+  absl::Status Named(const grpc::Status& status) const;
+
+  const int32_t rank_;
+  const std::string address_;
+  std::unique_ptr<WorkerProcess> process_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<worker::v1::Worker::Stub> stub_;
+  std::unique_ptr<RankProxy> proxy_;
+  std::mutex load_mutex_;
+  std::unique_ptr<grpc::ClientContext> load_context_;
+};
+
+}  // namespace thermocline

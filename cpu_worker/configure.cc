@@ -1,0 +1,91 @@
+// Field by field.
+#include "cpu_worker/configure.h"
+
+#include "common/util/status_macros.h"
+#include "fmt/format.h"
+
+namespace thermocline {
+namespace {
+
+// A range within [0, total), cut at multiples of `unit` (or at the end).
+absl::StatusOr<Range> ReadRange(const worker::v1::Range& message, int64_t total, int64_t unit,
+                                const std::string& what) {
+  const Range range = {message.begin(), message.end()};
+  const bool is_cut_well =
+      range.size() == 0 ||
+      (range.begin % unit == 0 && (range.end % unit == 0 || range.end == total));
+  if (range.begin < 0 || range.end < range.begin || range.end > total || !is_cut_well) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} [{}, {}) is not a range within [0, {}) cut at multiples of {}", what,
+                    range.begin, range.end, total, unit));
+  }
+  return range;
+}
+
+}  // namespace
+
+absl::StatusOr<ShardSpec> SpecFromRequest(const worker::v1::ConfigureRequest& request,
+                                          const ModelConfig& config) {
+  if (request.layers_size() != config.n_layers) {
+    return absl::InvalidArgumentError(fmt::format("layers: {} given, the model has {}",
+                                                  request.layers_size(), config.n_layers));
+  }
+  ShardSpec spec;
+  for (int i = 0; i < request.layers_size(); ++i) {
+    const worker::v1::LayerShard& message = request.layers(i);
+    const std::string where = fmt::format("layer {}: ", i);
+    ShardSpec::Layer layer;
+    ASSIGN_OR_RETURN(layer.kv_heads, ReadRange(message.kv_heads(), config.n_kv_heads,
+                                               config.kv_heads_per_unit(), where + "kv_heads"));
+    for (const worker::v1::Range& part : message.neurons()) {
+      ASSIGN_OR_RETURN(Range range, ReadRange(part, config.d_ff, kNeuronUnit, where + "neurons"));
+      if (!layer.neurons.empty() && range.begin < layer.neurons.back().end) {
+        return absl::InvalidArgumentError(where + "neurons are not in ascending order");
+      }
+      if (range.size() > 0) layer.neurons.push_back(range);
+    }
+    spec.layers.push_back(std::move(layer));
+  }
+  ASSIGN_OR_RETURN(spec.vocab, ReadRange(request.vocab(), config.n_vocab, 1, "vocab"));
+  return spec;
+}
+
+absl::StatusOr<ExchangeShape> ShapeFromRequest(const worker::v1::ConfigureRequest& request,
+                                               const ModelConfig& config) {
+  const worker::v1::ExchangeShape& message = request.exchange();
+  ExchangeShape shape;
+  shape.n_ranks = message.n_ranks();
+  shape.max_tokens = message.max_tokens();
+  shape.d_model = message.d_model();
+  shape.n_layers = message.n_layers();
+  shape.n_vocab = message.n_vocab();
+  shape.max_logit_rows = message.max_logit_rows();
+  RETURN_IF_ERROR(shape.Check());
+  if (shape.n_ranks != request.n_ranks() || shape.d_model != config.d_model ||
+      shape.n_layers != config.n_layers || shape.n_vocab != config.n_vocab) {
+    return absl::InvalidArgumentError("exchange: the shape does not fit the model and the ranks");
+  }
+  if (request.rank() < 0 || request.rank() >= request.n_ranks()) {
+    return absl::InvalidArgumentError(
+        fmt::format("rank {} of {} ranks does not exist", request.rank(), request.n_ranks()));
+  }
+  return shape;
+}
+
+absl::StatusOr<kernels::Isa> IsaFromName(const std::string& name) {
+  if (name == "auto") return kernels::detect_isa();
+  for (const kernels::Isa isa :
+       {kernels::Isa::kReference, kernels::Isa::kAvx2, kernels::Isa::kAvx512}) {
+    if (name != kernels::ops(isa).name) continue;
+    if (!kernels::isa_supported(isa)) {
+      return absl::UnimplementedError(
+          fmt::format("this machine does not run --isa {}; auto picks {}", name,
+                      kernels::ops(kernels::detect_isa()).name));
+    }
+    return isa;
+  }
+  return absl::InvalidArgumentError(
+      fmt::format("isa \"{}\" is none of auto, reference, avx2, avx512", name));
+}
+
+}  // namespace thermocline

@@ -1,0 +1,130 @@
+// cpu_worker: parses its command line, serves, ends with its coordinator.
+#include <fcntl.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/server_posix.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <string>
+
+#include "common/rpc/channel.h"
+#include "common/util/flags.h"
+#include "common/util/version.h"
+#include "cpu_worker/worker_service.h"
+#include "fmt/format.h"
+
+namespace thermocline {
+namespace {
+
+struct Options {
+  std::string listen;
+  int64_t control_fd = -1, lifeline_fd = -1, segment_fd = -1;
+  TlsFiles tls;
+};
+
+int Fail(const std::string& message) {
+  fmt::print(stderr, "cpu_worker: error: {}\n", message);
+  return 1;
+}
+
+// SIGTERM as a descriptor; SIGINT is the terminal's word to the coordinator, which ends us by the
+// lifeline. A worker of its own (--listen) ends by both.
+int TakeSignals(bool has_lifeline) {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  if (has_lifeline) {
+    signal(SIGINT, SIG_IGN);
+  } else {
+    sigaddset(&signals, SIGINT);
+  }
+  signal(SIGPIPE, SIG_IGN);
+  sigprocmask(SIG_BLOCK, &signals, nullptr);
+  return signalfd(-1, &signals, SFD_CLOEXEC);
+}
+
+// Until a signal comes or the coordinator is gone. A stray byte on the lifeline is nothing.
+void AwaitEnd(int signal_fd, int lifeline_fd) {
+  for (;;) {
+    pollfd fds[] = {{signal_fd, POLLIN, 0}, {lifeline_fd, POLLIN, 0}};
+    if (poll(fds, 2, -1) < 0) continue;
+    if (fds[0].revents != 0) return;
+    char byte;
+    if (fds[1].revents != 0 && read(lifeline_fd, &byte, 1) <= 0) return;
+  }
+}
+
+int Run(const Options& options) {
+  const bool is_spawned = options.control_fd >= 0;
+  if (is_spawned == !options.listen.empty()) {
+    return Fail("say --listen ADDRESS (main, bench and coordinator start their own workers)");
+  }
+  const int signal_fd = TakeSignals(options.lifeline_fd >= 0);
+  CpuWorker worker;
+  WorkerService service(&worker, static_cast<int>(options.segment_fd), [](const absl::Status& end) {
+    // Steps that end with an error end the process: the coordinator sees that at once.
+    if (end.ok() || absl::IsAborted(end)) return;
+    _exit(Fail(std::string(end.message())));
+  });
+  grpc::ServerBuilder builder;
+  builder.RegisterService(&service);
+  builder.SetMaxReceiveMessageSize(-1);
+  builder.SetMaxSendMessageSize(-1);
+  int port = 0;
+  if (!is_spawned) {
+    absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> credentials =
+        ServerCredentialsFor(options.listen, options.tls);
+    if (!credentials.ok()) return Fail(std::string(credentials.status().message()));
+    builder.AddListeningPort(options.listen, *credentials, &port);
+  }
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  if (server == nullptr || (!is_spawned && port == 0)) {
+    return Fail(fmt::format("can't listen on {}", options.listen));
+  }
+  if (is_spawned) {
+    const int fd = static_cast<int>(options.control_fd);
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    grpc::AddInsecureChannelFromFd(server.get(), fd);
+  } else {
+    fmt::print(stderr, "cpu_worker: listening on {} (port {})\n", options.listen, port);
+  }
+  AwaitEnd(signal_fd, static_cast<int>(options.lifeline_fd));
+  // Steps may be waiting for ranks that are gone, too; nothing of ours outlives the process.
+  _exit(0);
+}
+
+}  // namespace
+}  // namespace thermocline
+
+int main(int argc, char** argv) {
+  using namespace thermocline;
+  Options options;
+  FlagSet flags("cpu_worker",
+                "Computes one shard of a model for a coordinator. main, bench, perplexity and "
+                "coordinator start\nworkers on this host by themselves; on another host: "
+                "cpu_worker --listen HOST:PORT");
+  flags.Group("address");
+  flags.String({"--listen"}, "ADDR", &options.listen, "HOST:PORT or unix:PATH to serve on");
+  flags.String({"--tls-ca"}, "FILE", &options.tls.ca, "certificates that clients must be signed by");
+  flags.String({"--tls-cert"}, "FILE", &options.tls.cert, "this worker's certificate");
+  flags.String({"--tls-key"}, "FILE", &options.tls.key, "this worker's private key");
+  flags.Group("set by the coordinator that spawns a worker");
+  flags.Int({"--control-fd"}, "N", &options.control_fd, -1, 1 << 20, "inherited gRPC socket");
+  flags.Int({"--lifeline-fd"}, "N", &options.lifeline_fd, -1, 1 << 20,
+            "inherited socket; the worker ends when it closes");
+  flags.Int({"--segment-fd"}, "N", &options.segment_fd, -1, 1 << 20,
+            "inherited shared-memory segment");
+  const absl::Status status = flags.Parse(argc, argv);
+  if (!status.ok()) {
+    fmt::print(stderr, "cpu_worker: error: {}\n", std::string(status.message()));
+    return 2;
+  }
+  if (flags.help() || flags.version()) {
+    fmt::print("{}", flags.help() ? flags.Help() : fmt::format("cpu_worker {}\n", kVersion));
+    return 0;
+  }
+  return Run(options);
+}

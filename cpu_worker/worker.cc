@@ -1,0 +1,148 @@
+// Configuration, loading, serving, in this order.
+#include "cpu_worker/worker.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "common/model/tensor_table.h"
+#include "common/util/status_macros.h"
+#include "common/util/topology.h"
+#include "common/util/version.h"
+#include "cpu_worker/configure.h"
+#include "cpu_worker/measure.h"
+#include "fmt/format.h"
+
+namespace thermocline {
+namespace {
+
+constexpr int32_t kMaxThreads = 4096;
+constexpr int32_t kMaxContext = 1 << 24;
+constexpr int64_t kMaxMeasureBytes = int64_t{64} << 30;
+
+absl::Status CheckRange(const char* what, int64_t value, int64_t min, int64_t max) {
+  if (value >= min && value <= max) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("{} {} is not between {} and {}", what, value, min, max));
+}
+
+}  // namespace
+
+absl::Status CpuWorker::Expect(Phase phase) const {
+  if (phase_ == phase) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "calls come in this order, once each: Configure, LoadShard, AttachSegment or Exchange");
+}
+
+absl::StatusOr<worker::v1::ConfigureResponse> CpuWorker::Configure(
+    const worker::v1::ConfigureRequest& request) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  RETURN_IF_ERROR(Expect(Phase::kNew));
+  if (request.version() != kVersion) {
+    return absl::FailedPreconditionError(
+        fmt::format("this worker is version {}, the coordinator is version {}; both must be the "
+                    "same",
+                    kVersion, request.version()));
+  }
+  RETURN_IF_ERROR(CheckRange("n_threads", request.n_threads(), 1, kMaxThreads));
+  RETURN_IF_ERROR(CheckRange("n_ctx", request.n_ctx(), 1, kMaxContext));
+  RETURN_IF_ERROR(CheckRange("n_slots", request.n_slots(), 1, kMaxThreads));
+  if (request.node() >= 0) RETURN_IF_ERROR(BindToNode(request.node()));
+  ASSIGN_OR_RETURN(const kernels::Isa isa, IsaFromName(request.isa()));
+  ASSIGN_OR_RETURN(std::unique_ptr<GgufFile> file, GgufFile::Open(request.model_path()));
+  if (file->ContentHash() != request.model_hash()) {
+    return absl::FailedPreconditionError(
+        fmt::format("{} is another model here: its hash is {}, the coordinator's is {}",
+                    request.model_path(), file->ContentHash(), request.model_hash()));
+  }
+  ASSIGN_OR_RETURN(ModelConfig config, ReadModelConfig(*file));
+  RETURN_IF_ERROR(CheckTensors(*file, config));
+  if (!request.hidden_activation().empty()) {
+    ASSIGN_OR_RETURN(config.activation, ParseActivation(request.hidden_activation()));
+  }
+  ASSIGN_OR_RETURN(const ShardSpec spec, SpecFromRequest(request, config));
+  ASSIGN_OR_RETURN(exchange_shape_, ShapeFromRequest(request, config));
+  ASSIGN_OR_RETURN(shard_, Shard::Create(file.get(), config, spec));
+  std::vector<int64_t> heads_per_layer;
+  for (const ShardSpec::Layer& layer : spec.layers) heads_per_layer.push_back(layer.kv_heads.size());
+  ASSIGN_OR_RETURN(
+      cache_, KvCache::Create(heads_per_layer, request.n_slots(), request.n_ctx(), config.d_head,
+                              request.f32_kv() ? kernels::KvType::kF32 : kernels::KvType::kF16));
+  ops_ = &kernels::ops(isa);
+  file_ = std::move(file);
+  rank_ = request.rank();
+  epoch_ = request.epoch();
+  forward_options_ = {request.f32_activations(), exchange_shape_.max_tokens,
+                      exchange_shape_.max_logit_rows};
+  // Threads are started after binding, so that they inherit it.
+  team_ = std::make_unique<Team>(request.n_threads(), request.spin_us());
+  phase_ = Phase::kConfigured;
+
+  worker::v1::ConfigureResponse response;
+  response.set_version(kVersion);
+  response.set_isa(ops_->name);
+  response.set_weight_bytes(shard_->weight_bytes());
+  response.set_kv_bytes(cache_->n_bytes());
+  response.set_node(request.node());
+  response.set_pid(getpid());
+  return response;
+}
+
+absl::Status CpuWorker::LoadShard(const std::function<bool(int64_t, int64_t)>& on_progress) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  RETURN_IF_ERROR(Expect(Phase::kConfigured));
+  RETURN_IF_ERROR(shard_->Load(*team_, on_progress));
+  forward_ = std::make_unique<Forward>(shard_.get(), cache_.get(), ops_, team_.get(),
+                                       forward_options_);
+  file_.reset();
+  phase_ = Phase::kLoaded;
+  return absl::OkStatus();
+}
+
+absl::Status CpuWorker::Serve(Exchange& exchange, const std::string& carrier) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    RETURN_IF_ERROR(Expect(Phase::kLoaded));
+    if (!carrier_.empty()) return absl::FailedPreconditionError("steps are being served already");
+    carrier_ = carrier;
+  }
+  return forward_->Serve(exchange);
+}
+
+absl::StatusOr<worker::v1::MeasureResponse> CpuWorker::Measure(
+    const worker::v1::MeasureRequest& request) {
+  RETURN_IF_ERROR(CheckRange("buffer_bytes", request.buffer_bytes(), 1 << 20, kMaxMeasureBytes));
+  RETURN_IF_ERROR(CheckRange("repeats", request.repeats(), 1, 1000));
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (phase_ == Phase::kNew) return Expect(Phase::kConfigured);
+  // A team of its own: the worker's is inside the step loop once steps are served.
+  Team team(team_->size(), 0);
+  ASSIGN_OR_RETURN(const std::vector<double> samples,
+                   MeasureReadGbps(team, *ops_, request.buffer_bytes(), request.repeats()));
+  worker::v1::MeasureResponse response;
+  for (const double sample : samples) response.add_samples_gbps(sample);
+  response.set_read_gbps(*std::max_element(samples.begin(), samples.end()));
+  return response;
+}
+
+worker::v1::StatsResponse CpuWorker::Stats() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  worker::v1::StatsResponse response;
+  response.set_rank(rank_);
+  response.set_pid(getpid());
+  if (phase_ == Phase::kNew) return response;
+  response.set_carrier(carrier_);
+  const auto begin = reinterpret_cast<uintptr_t>(shard_->arena().data());
+  worker::v1::StatsResponse::AddressRange* range = response.add_weight_ranges();
+  range->set_begin(begin);
+  range->set_end(begin + shard_->arena().size());
+  response.set_weight_bytes(shard_->weight_bytes());
+  response.set_kv_bytes(cache_->n_bytes());
+  response.set_token_bytes(shard_->token_bytes());
+  response.set_n_threads(team_->size());
+  response.set_isa(ops_->name);
+  if (forward_ != nullptr) response.set_steps(forward_->steps());
+  return response;
+}
+
+}  // namespace thermocline

@@ -1,0 +1,61 @@
+// A rank without its wire: configured by a message, it loads its shard and serves steps on any
+// exchange. worker_service.h puts gRPC in front of it.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/exchange/segment.h"
+#include "cpu_worker/forward.h"
+#include "cpu_worker/kv_cache.h"
+#include "cpu_worker/shard.h"
+#include "cpu_worker/team.h"
+#include "proto/worker.pb.h"
+
+namespace thermocline {
+
+class CpuWorker {
+ public:
+  // Binds this process to the node, opens and checks the model, lays out the shard. Errors:
+  // FailedPrecondition for another version, model or a second call, and all of opening a model.
+  absl::StatusOr<worker::v1::ConfigureResponse> Configure(const worker::v1::ConfigureRequest& request);
+  // Once, after Configure. on_progress as Shard::Load.
+  absl::Status LoadShard(const std::function<bool(int64_t, int64_t)>& on_progress);
+  // Serves steps until the exchange ends; once at a time, after LoadShard.
+  absl::Status Serve(Exchange& exchange, const std::string& carrier);
+
+  // While no step runs.
+  absl::StatusOr<worker::v1::MeasureResponse> Measure(const worker::v1::MeasureRequest& request);
+  worker::v1::StatsResponse Stats() const;
+
+  // Of the configuration; valid after Configure.
+  int32_t rank() const { return rank_; }
+  uint32_t epoch() const { return epoch_; }
+  const ExchangeShape& exchange_shape() const { return exchange_shape_; }
+  Range vocab() const { return shard_->vocab(); }
+  bool is_loaded() const { return forward_ != nullptr; }
+
+ private:
+  enum class Phase { kNew, kConfigured, kLoaded };
+  absl::Status Expect(Phase phase) const;
+
+  mutable std::mutex mutex_;  // guards the phase; steps run without it
+  Phase phase_ = Phase::kNew;
+  std::unique_ptr<GgufFile> file_;  // closed when the shard is loaded
+  const kernels::Ops* ops_ = nullptr;
+  std::unique_ptr<Team> team_;
+  std::unique_ptr<Shard> shard_;
+  std::unique_ptr<KvCache> cache_;
+  std::unique_ptr<Forward> forward_;
+  Forward::Options forward_options_;
+  std::string carrier_;
+  int32_t rank_ = -1;
+  uint32_t epoch_ = 0;
+  ExchangeShape exchange_shape_;
+};
+
+}  // namespace thermocline

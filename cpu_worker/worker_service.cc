@@ -1,0 +1,83 @@
+// One method a call.
+#include "cpu_worker/worker_service.h"
+
+#include <chrono>
+
+#include "common/exchange/shm_exchange.h"
+#include "common/rpc/status.h"
+#include "common/rpc/stream_exchange.h"
+
+namespace thermocline {
+
+WorkerService::WorkerService(CpuWorker* worker, int segment_fd,
+                             std::function<void(absl::Status)> on_end)
+    : worker_(worker), segment_fd_(segment_fd), on_end_(std::move(on_end)) {}
+
+WorkerService::~WorkerService() {
+  if (steps_.joinable()) steps_.join();
+}
+
+grpc::Status WorkerService::Configure(grpc::ServerContext*,
+                                      const worker::v1::ConfigureRequest* request,
+                                      worker::v1::ConfigureResponse* response) {
+  absl::StatusOr<worker::v1::ConfigureResponse> result = worker_->Configure(*request);
+  if (!result.ok()) return ToGrpc(result.status());
+  *response = *std::move(result);
+  return grpc::Status::OK;
+}
+
+grpc::Status WorkerService::LoadShard(grpc::ServerContext* context,
+                                      const worker::v1::LoadShardRequest*,
+                                      grpc::ServerWriter<worker::v1::LoadProgress>* writer) {
+  using Clock = std::chrono::steady_clock;
+  constexpr auto kInterval = std::chrono::milliseconds(100);
+  Clock::time_point last_sent;
+  return ToGrpc(worker_->LoadShard([&](int64_t done, int64_t total) {
+    if (context->IsCancelled()) return false;
+    if (Clock::now() - last_sent < kInterval && done < total) return true;
+    last_sent = Clock::now();
+    worker::v1::LoadProgress progress;
+    progress.set_bytes_done(done);
+    progress.set_bytes_total(total);
+    return writer->Write(progress);
+  }));
+}
+
+grpc::Status WorkerService::AttachSegment(grpc::ServerContext*,
+                                          const worker::v1::AttachSegmentRequest*,
+                                          worker::v1::AttachSegmentResponse*) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!worker_->is_loaded() || steps_.joinable()) {
+    return {grpc::StatusCode::FAILED_PRECONDITION, "AttachSegment comes once, after LoadShard"};
+  }
+  if (segment_fd_ < 0) {
+    return {grpc::StatusCode::FAILED_PRECONDITION,
+            "this worker inherited no segment: it takes part by the Exchange stream"};
+  }
+  absl::StatusOr<std::unique_ptr<Segment>> segment =
+      Segment::Attach(std::exchange(segment_fd_, -1), worker_->exchange_shape());
+  if (!segment.ok()) return ToGrpc(segment.status());
+  segment_ = *std::move(segment);
+  steps_ = std::thread([this] {
+    ShmExchange exchange(segment_.get(), worker_->rank(),
+                         static_cast<int32_t>(worker_->vocab().begin));
+    on_end_(worker_->Serve(exchange, "shm"));
+  });
+  return grpc::Status::OK;
+}
+
+grpc::Status WorkerService::Measure(grpc::ServerContext*, const worker::v1::MeasureRequest* request,
+                                    worker::v1::MeasureResponse* response) {
+  absl::StatusOr<worker::v1::MeasureResponse> result = worker_->Measure(*request);
+  if (!result.ok()) return ToGrpc(result.status());
+  *response = *std::move(result);
+  return grpc::Status::OK;
+}
+
+grpc::Status WorkerService::Stats(grpc::ServerContext*, const worker::v1::StatsRequest*,
+                                  worker::v1::StatsResponse* response) {
+  *response = worker_->Stats();
+  return grpc::Status::OK;
+}
+
+}  // namespace thermocline

@@ -1,0 +1,43 @@
+// The Worker service over gRPC: messages in, CpuWorker's methods, messages out.
+#pragma once
+
+#include <functional>
+#include <thread>
+
+#include "cpu_worker/worker.h"
+#include "proto/worker.grpc.pb.h"
+
+namespace thermocline {
+
+class WorkerService final : public worker::v1::Worker::Service {
+ public:
+  // segment_fd: inherited, or -1 (then AttachSegment is refused). on_end is called once, from any
+  // thread, when serving steps has ended for good: OK, or why.
+  WorkerService(CpuWorker* worker, int segment_fd, std::function<void(absl::Status)> on_end);
+  ~WorkerService() override;  // the exchange must have ended
+
+  grpc::Status Configure(grpc::ServerContext* context, const worker::v1::ConfigureRequest* request,
+                         worker::v1::ConfigureResponse* response) override;
+  grpc::Status LoadShard(grpc::ServerContext* context, const worker::v1::LoadShardRequest* request,
+                         grpc::ServerWriter<worker::v1::LoadProgress>* writer) override;
+  grpc::Status AttachSegment(grpc::ServerContext* context,
+                             const worker::v1::AttachSegmentRequest* request,
+                             worker::v1::AttachSegmentResponse* response) override;
+  grpc::Status Exchange(grpc::ServerContext* context,
+                        grpc::ServerReaderWriter<worker::v1::ExchangeFrame,
+                                                 worker::v1::ExchangeFrame>* stream) override;
+  grpc::Status Measure(grpc::ServerContext* context, const worker::v1::MeasureRequest* request,
+                       worker::v1::MeasureResponse* response) override;
+  grpc::Status Stats(grpc::ServerContext* context, const worker::v1::StatsRequest* request,
+                     worker::v1::StatsResponse* response) override;
+
+ private:
+  CpuWorker* worker_;
+  std::mutex mutex_;                  // of what follows
+  int segment_fd_;
+  std::unique_ptr<Segment> segment_;
+  std::thread steps_;                 // serves steps over the segment
+  std::function<void(absl::Status)> on_end_;
+};
+
+}  // namespace thermocline

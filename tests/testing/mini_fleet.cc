@@ -1,0 +1,110 @@
+// Builds ranks as a worker does, and drives them as the coordinator does.
+#include "tests/testing/mini_fleet.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "common/gguf/dequantize.h"
+#include "common/model/tensor_table.h"
+#include "common/util/status_macros.h"
+#include "solver/placement/dense_split.h"
+
+namespace thermocline::testing {
+
+absl::StatusOr<Plan> MakePlan(const GgufFile& file, const std::vector<double>& shares,
+                              int32_t n_threads) {
+  ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(file));
+  RankPlan rank;
+  rank.n_threads = n_threads;
+  const std::vector<RankPlan> ranks(shares.size(), rank);
+  return SplitDense(config, file.ContentHash(), ranks, shares);
+}
+
+absl::StatusOr<std::unique_ptr<MiniFleet>> MiniFleet::Create(const GgufFile* file, const Plan& plan,
+                                                             const MiniFleetOptions& options) {
+  std::unique_ptr<MiniFleet> fleet(new MiniFleet());
+  fleet->file_ = file;
+  fleet->options_ = options;
+  ASSIGN_OR_RETURN(fleet->config_, ReadModelConfig(*file));
+  const ModelConfig& config = fleet->config_;
+  RETURN_IF_ERROR(CheckTensors(*file, config));
+  RETURN_IF_ERROR(CheckPlan(plan, config, file->ContentHash()));
+  ExchangeShape shape;
+  shape.n_ranks = plan.n_ranks();
+  shape.max_tokens = static_cast<int32_t>(options.batch_size);
+  shape.d_model = static_cast<int32_t>(config.d_model);
+  shape.n_layers = static_cast<int32_t>(config.n_layers);
+  shape.n_vocab = static_cast<int32_t>(config.n_vocab);
+  shape.max_logit_rows = static_cast<int32_t>(options.max_logit_rows);
+  ASSIGN_OR_RETURN(fleet->segment_, Segment::Create(shape, /*epoch=*/7, options.spin_us));
+  fleet->driver_ = std::make_unique<StepDriver>(fleet->segment_.get());
+  const kernels::Ops* ops = &kernels::ops(options.isa);
+  for (int32_t i = 0; i < plan.n_ranks(); ++i) {
+    auto rank = std::make_unique<Rank>();
+    rank->team = std::make_unique<Team>(plan.ranks[i].n_threads, options.spin_us);
+    const ShardSpec spec = SpecOfRank(plan, i);
+    ASSIGN_OR_RETURN(rank->shard, Shard::Create(file, config, spec));
+    RETURN_IF_ERROR(rank->shard->Load(*rank->team, [](int64_t, int64_t) { return true; }));
+    std::vector<int64_t> heads;
+    for (const ShardSpec::Layer& layer : spec.layers) heads.push_back(layer.kv_heads.size());
+    ASSIGN_OR_RETURN(
+        rank->cache,
+        KvCache::Create(heads, /*n_slots=*/1, options.n_ctx, config.d_head,
+                        options.f32_kv ? kernels::KvType::kF32 : kernels::KvType::kF16));
+    rank->forward = std::make_unique<Forward>(
+        rank->shard.get(), rank->cache.get(), ops, rank->team.get(),
+        Forward::Options{options.f32_activations, options.batch_size, options.max_logit_rows});
+    rank->exchange = std::make_unique<ShmExchange>(fleet->segment_.get(), i,
+                                                   static_cast<int32_t>(spec.vocab.begin));
+    fleet->ranks_.push_back(std::move(rank));
+  }
+  for (const auto& rank : fleet->ranks_) {
+    rank->thread = std::thread(
+        [rank = rank.get()] { rank->end = rank->forward->Serve(*rank->exchange); });
+  }
+  return fleet;
+}
+
+MiniFleet::~MiniFleet() {
+  if (segment_ != nullptr) segment_->Stop(StopReason::kShutdown);
+  for (const auto& rank : ranks_) {
+    if (rank->thread.joinable()) rank->thread.join();
+  }
+}
+
+absl::StatusOr<std::vector<float>> MiniFleet::Run(const std::vector<int32_t>& tokens,
+                                                  int64_t n_past, int64_t step_tokens) {
+  constexpr int64_t kTimeoutMs = 60000;
+  const GgufTensor* embedding = FindRole(*file_, Role::kTokenEmbedding);
+  const int64_t row_bytes = embedding->row_bytes();
+  std::vector<float> logits;
+  for (size_t begin = 0; begin < tokens.size();) {
+    const size_t end = std::min(begin + static_cast<size_t>(step_tokens), tokens.size());
+    std::vector<StepToken> step;
+    for (size_t i = begin; i < end; ++i) {
+      dequantize(embedding->type, file_->TensorBytes(*embedding).data() + tokens[i] * row_bytes,
+                 config_.d_model, driver_->x() + (i - begin) * config_.d_model);
+      step.push_back({0, static_cast<int32_t>(n_past + i), static_cast<int32_t>(i - begin)});
+    }
+    RETURN_IF_ERROR(driver_->Run(step, static_cast<int32_t>(step.size()), kTimeoutMs));
+    for (size_t i = 0; i < step.size(); ++i) {
+      const float* row = driver_->logits(static_cast<int32_t>(i));
+      logits.insert(logits.end(), row, row + config_.n_vocab);
+    }
+    begin = end;
+  }
+  return logits;
+}
+
+double RelativeDistance(const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size()) return INFINITY;
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double d = static_cast<double>(a[i]) - b[i];
+    difference += d * d;
+    norm += static_cast<double>(b[i]) * b[i];
+  }
+  return std::sqrt(difference / norm);
+}
+
+}  // namespace thermocline::testing

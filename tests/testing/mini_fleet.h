@@ -1,0 +1,69 @@
+// A whole fleet in one process: every rank is a thread (with its team) on one segment, without gRPC
+// and without the coordinator's programs. For tests of the step and of the exchange under it.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/exchange/shm_exchange.h"
+#include "common/exchange/step_driver.h"
+#include "common/gguf/gguf_file.h"
+#include "common/plan/plan.h"
+#include "cpu_worker/forward.h"
+#include "kernels/ops.h"
+
+namespace thermocline::testing {
+
+struct MiniFleetOptions {
+  kernels::Isa isa = kernels::detect_isa();
+  bool f32_activations = false;
+  bool f32_kv = false;
+  int64_t n_ctx = 1024;
+  int64_t batch_size = 512;
+  int64_t max_logit_rows = 512;
+  uint32_t spin_us = 0;
+};
+
+// A plan of n_ranks with these shares and this many threads a rank.
+absl::StatusOr<Plan> MakePlan(const GgufFile& file, const std::vector<double>& shares,
+                              int32_t n_threads);
+
+class MiniFleet {
+ public:
+  static absl::StatusOr<std::unique_ptr<MiniFleet>> Create(const GgufFile* file, const Plan& plan,
+                                                           const MiniFleetOptions& options);
+  ~MiniFleet();
+
+  // Runs tokens at positions n_past.. of slot 0, in steps of at most `step_tokens` tokens, and
+  // returns the logits of all of them, [n_tokens, n_vocab].
+  absl::StatusOr<std::vector<float>> Run(const std::vector<int32_t>& tokens, int64_t n_past,
+                                         int64_t step_tokens);
+  const ModelConfig& config() const { return config_; }
+
+ private:
+  struct Rank {
+    std::unique_ptr<Team> team;
+    std::unique_ptr<Shard> shard;
+    std::unique_ptr<KvCache> cache;
+    std::unique_ptr<Forward> forward;
+    std::unique_ptr<ShmExchange> exchange;
+    std::thread thread;
+    absl::Status end;
+  };
+  MiniFleet() = default;
+
+  const GgufFile* file_ = nullptr;
+  ModelConfig config_;
+  MiniFleetOptions options_;
+  std::unique_ptr<Segment> segment_;
+  std::unique_ptr<StepDriver> driver_;
+  std::vector<std::unique_ptr<Rank>> ranks_;
+};
+
+// |a - b| / |b|, both taken as one vector.
+double RelativeDistance(const std::vector<float>& a, const std::vector<float>& b);
+
+}  // namespace thermocline::testing
