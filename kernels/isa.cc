@@ -1,4 +1,6 @@
 // Which ISA levels this machine runs, and their tables. Built without ISA flags.
+#include <cpuid.h>
+
 #include "kernels/levels.h"
 #include "kernels/ops.h"
 
@@ -17,6 +19,12 @@ constexpr Ops kAvx2Ops = THERMOCLINE_OPS(avx2);
 constexpr Ops kAvx512Ops = THERMOCLINE_OPS(avx512);
 #undef THERMOCLINE_OPS
 
+// clang 14's __builtin_cpu_supports does not know F16C.
+bool has_f16c() {
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+
 }  // namespace
 
 // __builtin_cpu_supports reads cpuid and, through XGETBV, whether the OS saves the wide registers.
@@ -25,8 +33,7 @@ bool isa_supported(Isa isa) {
     case Isa::kReference:
       return true;
     case Isa::kAvx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-             __builtin_cpu_supports("f16c");
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     case Isa::kAvx512:
       return isa_supported(Isa::kAvx2) && __builtin_cpu_supports("avx512f") &&
              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&

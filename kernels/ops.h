@@ -71,9 +71,10 @@ struct Ops {
   void (*f32_to_f16)(const float* x, int64_t n, uint16_t* out);
 
   // One query head at one position over positions [0, n_positions) of its KV head, as partial
-  // results of tiles [tile_begin, tile_end): partial[tile - tile_begin] = {max, sum, o[d_head]},
-  // stride 2 + d_head. score = (q . k in 16 lanes) * scale; p = exp(score - max); sum of p in 16
-  // lanes by position in the tile; o[d] = fma(p, v[d], o[d]) over ascending positions.
+  // results of tiles [tile_begin, tile_end), each of which has a position:
+  // partial[tile - tile_begin] = {max, sum, o[d_head]}, stride 2 + d_head.
+  // score = (q . k in 16 lanes) * scale; p = exp(score - max); sum of p in 16 lanes by position in
+  // the tile; o[d] = fma(p, v[d], o[d]) over ascending positions.
   void (*attend_tiles)(const float* q, const KvHead& kv, int64_t n_positions, int64_t d_head,
                        float scale, int64_t tile_begin, int64_t tile_end, float* partial);
   // Adds n_tiles partials in ascending order to a running {max, sum, o} `state` (stride as above;
