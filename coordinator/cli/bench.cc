@@ -1,0 +1,111 @@
+// `bench`: tokens a second of prefill and decode, beside the bandwidth that the same threads reach
+// on plain reads in the same run. Every combination of the lists gets a fleet of its own.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <memory>
+#include <optional>
+
+#include "common/util/status_macros.h"
+#include "coordinator/cli/bench_options.h"
+#include "coordinator/cli/bench_report.h"
+#include "coordinator/cli/bench_tests.h"
+#include "coordinator/cli/program.h"
+#include "coordinator/cli/start_fleet.h"
+
+namespace thermocline {
+namespace {
+
+constexpr char kUsage[] =
+    "Measures a model on this machine.\n"
+    "  bench -m MODEL.gguf -p 512 -n 128 -t 1,2 --workers 1,2 -o md\n";
+// Far beyond any cache; the best of so many is what the threads can reach.
+constexpr int64_t kReadBufferBytes = int64_t{1} << 30;
+constexpr int32_t kReadRepeats = 5;
+
+// Columns that all rows of one fleet share.
+absl::StatusOr<BenchRow> CommonColumns(const BenchOptions& options, Fleet* fleet) {
+  BenchRow row;
+  row.model = fleet->model().id();
+  row.model_bytes = static_cast<int64_t>(fleet->model().file().file_bytes());
+  row.n_threads = fleet->n_threads();
+  row.n_workers = fleet->plan().n_ranks();
+  ASSIGN_OR_RETURN(row.transport, Transport(fleet));
+  row.isa = fleet->isa();
+  row.sparsity = options.fleet.sparsity;
+  ASSIGN_OR_RETURN(const std::vector<worker::v1::StatsResponse> stats, fleet->Stats());
+  for (const worker::v1::StatsResponse& rank : stats) row.token_bytes += rank.token_bytes();
+  return row;
+}
+
+absl::Status MeasureFleet(const Program& program, const BenchOptions& options,
+                          const FleetOptions& fleet_options, std::vector<BenchRow>* rows) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<Fleet> fleet, StartFleet(program, fleet_options));
+  ASSIGN_OR_RETURN(const std::string what, WhatRuns(fleet.get()));
+  program.Note(what);
+  ASSIGN_OR_RETURN(BenchRow row, CommonColumns(options, fleet.get()));
+  ASSIGN_OR_RETURN(const double read_before,
+                   fleet->MeasureReadGbps(kReadBufferBytes, kReadRepeats));
+  BenchTests tests(fleet.get());
+  const size_t first_row = rows->size();
+  for (const int64_t n_prompt : options.n_prompt) {
+    if (n_prompt == 0) continue;
+    row.n_prompt = n_prompt;
+    ASSIGN_OR_RETURN(row.samples_ts, tests.Prefill(n_prompt, options.n_repeats));
+    rows->push_back(row);
+  }
+  row.n_prompt = 0;
+  for (const int64_t n_gen : options.n_gen) {
+    if (n_gen == 0) continue;
+    row.n_gen = n_gen;
+    ASSIGN_OR_RETURN(row.samples_ts, tests.Decode(n_gen, options.n_repeats));
+    rows->push_back(row);
+  }
+  // The machine's bandwidth drifts: measured before and after, the better one counts.
+  ASSIGN_OR_RETURN(const double read_after, fleet->MeasureReadGbps(kReadBufferBytes, kReadRepeats));
+  for (size_t i = first_row; i < rows->size(); ++i) {
+    (*rows)[i].read_gbps = std::max(read_before, read_after);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status MeasureAll(const Program& program, const BenchOptions& options) {
+  NoteGpuLayers(program, options.fleet.n_gpu_layers);
+  std::vector<BenchRow> rows;
+  FleetOptions fleet = options.fleet.options;
+  for (const int64_t n_workers : options.n_workers) {
+    for (const int64_t n_threads : options.n_threads) {
+      for (const std::string& transport : options.transports) {
+        for (const std::string& isa : options.isas) {
+          fleet.n_workers = n_workers;
+          fleet.n_threads = std::max<int64_t>(n_threads, 0);
+          fleet.transport = transport;
+          fleet.isa = isa;
+          RETURN_IF_ERROR(MeasureFleet(program, options, fleet, &rows));
+        }
+      }
+    }
+  }
+  fmt::print("{}", options.output == "json" ? BenchJson(rows) : BenchTable(rows));
+  return std::fflush(stdout) == 0 ? absl::OkStatus()
+                                  : absl::ErrnoToStatus(errno, "can't write to standard output");
+}
+
+int Main(int argc, char** argv) {
+  Program program("bench");
+  BenchOptions options;
+  FlagSet flags("bench", kUsage);
+  AddBenchFlags(&flags, &options);
+  const std::optional<int> exit_code =
+      program.ReadFlags(&flags, argc, argv, [&] { return FinishBenchOptions(&options); });
+  if (exit_code.has_value()) return *exit_code;
+  program.SetVerbosity(options.fleet.quiet, options.fleet.verbose);
+  return program.Finish(MeasureAll(program, options));
+}
+
+}  // namespace
+}  // namespace thermocline
+
+int main(int argc, char** argv) { return thermocline::Main(argc, argv); }

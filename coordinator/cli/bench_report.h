@@ -1,0 +1,34 @@
+// What bench prints: rows of figures as a Markdown table or as JSON. No measuring.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace thermocline {
+
+struct BenchRow {
+  std::string model;
+  int64_t model_bytes = 0;  // of the file
+  int64_t n_prompt = 0;     // tokens of a prefill row, else 0
+  int64_t n_gen = 0;        // steps of a decode row, else 0
+  int64_t n_threads = 0;    // of all workers
+  int64_t n_workers = 0;
+  std::string transport;
+  std::string isa;
+  std::string sparsity;
+  std::vector<double> samples_ts;  // tokens a second, one for each repeat; not empty
+  double read_gbps = 0;     // plain reads by the same threads in the same run, 1e9 bytes a second
+  int64_t token_bytes = 0;  // that a step of one token reads
+
+  bool is_decode() const { return n_gen > 0; }
+  double MedianTs() const;  // the mean of the middle two for an even count
+  // Of the read bandwidth, by a decode row: MedianTs * token_bytes / read_gbps.
+  double BandwidthShare() const;
+};
+
+std::string BenchTable(const std::vector<BenchRow>& rows);  // Markdown
+// An array of objects; bandwidth_share is null in prefill rows.
+std::string BenchJson(const std::vector<BenchRow>& rows);
+
+}  // namespace thermocline

@@ -1,0 +1,101 @@
+// The table of fleet flags; see fleet_flags.h.
+#include "coordinator/cli/fleet_flags.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "common/plan/plan.h"
+
+namespace thermocline {
+namespace {
+
+constexpr int64_t kMaxContext = int64_t{1} << 24;
+constexpr int64_t kMaxBatch = 1 << 14;
+constexpr int64_t kMaxTimeoutS = 24 * 3600;
+
+absl::Status ParseGpuLayers(const std::string& text, int64_t* value) {
+  if (text == "auto") {
+    *value = 0;
+    return absl::OkStatus();
+  }
+  if (text == "all") {
+    *value = -1;
+    return absl::OkStatus();
+  }
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *value);
+  if (error != std::errc() || end != text.data() + text.size() || *value < -1) {
+    return absl::InvalidArgumentError("give a number of layers, 'auto' or 'all'");
+  }
+  return absl::OkStatus();
+}
+
+// Attention here never holds a whole row of scores, which is what users of this flag ask for.
+absl::Status ParseFlashAttention(const std::string& text) {
+  if (text == "on" || text == "auto" || text == "1") return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "attention is always computed by tiles here; give 'on' or 'auto'");
+}
+
+}  // namespace
+
+void AddFleetFlags(FlagSet* flags, FleetFlags* values) {
+  FleetOptions* options = &values->options;
+  flags->Group("Model and fleet");
+  flags->String({"-m", "--model"}, "FILE", &options->model_path, "the model, a GGUF file");
+  flags->Int({"-c", "--ctx-size"}, "tokens", &options->n_ctx, 0, kMaxContext,
+             "tokens that a session can hold; 0: as the model was trained");
+  flags->Int({"-b", "--batch-size"}, "tokens", &options->batch_size, 1, kMaxBatch,
+             "tokens of the prompt that are computed in one step, at most");
+  flags->Choice({"--kv-type"}, {"f16", "f32"}, &values->kv_type, "numbers of the KV cache");
+  flags->Bool({"--memory-f32"}, &values->memory_f32, "the same as --kv-type f32");
+  flags->Choice({"--activations"}, {"int8", "f32"}, &values->activations,
+                "numbers that activations are brought to before a product; f32 is slow, for tests");
+  flags->Choice({"--sparsity"}, {"off"}, &values->sparsity,
+                "off: every neuron is computed, the only mode so far");
+  flags->String({"--hidden-activation"}, "NAME", &options->hidden_activation,
+                "silu or relu, instead of what the file says");
+  flags->String({"--plan"}, "FILE", &options->plan_path,
+                "who holds which shard; made or edited by hand");
+  flags->Custom(
+      {"-ngl", "--gpu-layers", "--n-gpu-layers"}, "N",
+      [values](const std::string& text) { return ParseGpuLayers(text, &values->n_gpu_layers); },
+      "layers to keep on a GPU; there is no GPU worker yet, so all are computed on the CPU");
+  flags->Int({"--worker-timeout"}, "seconds", &values->worker_timeout_s, 1, kMaxTimeoutS,
+             "without progress for so long, a step is given up and the worker is named");
+  flags->Custom({"-fa", "--flash-attn"}, "on|auto", ParseFlashAttention,
+                "accepted: attention is always computed by tiles");
+  flags->BoolOff({"--no-mmap"}, &values->mmap,
+                 "accepted: workers always copy their shards into memory of their own");
+  flags->Group("TLS");
+  flags->String({"--tls-ca"}, "FILE", &options->tls_ca, "PEM: whom to trust on other hosts");
+  flags->String({"--tls-cert"}, "FILE", &options->tls_cert, "PEM: the certificate to show them");
+  flags->String({"--tls-key"}, "FILE", &options->tls_key, "PEM: the key of --tls-cert");
+  flags->Group("Output");
+  flags->Bool({"--quiet", "-q"}, &values->quiet, "nothing but results and errors");
+  flags->Bool({"--verbose", "-v"}, &values->verbose, "say more of what happens");
+}
+
+void AddPlacementFlags(FlagSet* flags, FleetOptions* options) {
+  flags->Group("Workers");
+  flags->Int({"-t", "--threads"}, "N", &options->n_threads, -1, kMaxThreads,
+             "threads of all local workers together; 0 or -1: the CPUs that this process may use");
+  flags->Int({"--workers"}, "N", &options->n_workers, 0, kMaxRanks,
+             "local workers to start; 0: one for each NUMA node");
+  flags->Choice({"--transport"}, {"auto", "shm", "grpc"}, &options->transport,
+                "how partial sums travel: shared memory or gRPC");
+  flags->Choice({"--isa"}, {"auto", "reference", "avx2", "avx512"}, &options->isa,
+                "kernels to use; auto: the best that this CPU has");
+}
+
+absl::Status FleetFlags::Finish() {
+  if (options.model_path.empty()) {
+    return absl::InvalidArgumentError("no model given; use -m FILE.gguf");
+  }
+  options.f32_kv = memory_f32 || kv_type == "f32";
+  options.f32_activations = activations == "f32";
+  options.stall_timeout_ms = worker_timeout_s * 1000;
+  options.n_threads = std::max<int64_t>(options.n_threads, 0);
+  return absl::OkStatus();
+}
+
+}  // namespace thermocline

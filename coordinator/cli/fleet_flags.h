@@ -1,0 +1,37 @@
+// The flags by which a user describes a fleet, the same in main, coordinator, bench and perplexity.
+// What a program does with the fleet has flags of its own.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "common/util/flags.h"
+#include "coordinator/engine/fleet.h"
+
+namespace thermocline {
+
+struct FleetFlags {
+  FleetOptions options;
+  std::string kv_type = "f16";
+  std::string activations = "int8";
+  std::string sparsity = "off";
+  int64_t worker_timeout_s = 10;
+  int64_t n_gpu_layers = 0;  // what the user asked for; -1: all
+  bool mmap = false;         // shards are never used from the mapping
+  bool memory_f32 = false;   // PowerInfer's spelling of kv_type f32
+  bool quiet = false;
+  bool verbose = false;
+
+  // Brings the choices into `options`. InvalidArgument without a model.
+  absl::Status Finish();
+};
+
+// All but placement.
+void AddFleetFlags(FlagSet* flags, FleetFlags* values);
+// Threads, workers, transport, ISA: one value each (bench takes lists instead).
+void AddPlacementFlags(FlagSet* flags, FleetOptions* options);
+
+inline constexpr int64_t kMaxThreads = 4096;  // of --threads
+
+}  // namespace thermocline

@@ -1,0 +1,84 @@
+// `coordinator`: the daemon. Starts a fleet and serves it over gRPC until a signal comes.
+#include <fmt/format.h>
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "common/util/status_macros.h"
+#include "coordinator/api/grpc_server.h"
+#include "coordinator/cli/fleet_flags.h"
+#include "coordinator/cli/program.h"
+#include "coordinator/cli/refused_flags.h"
+#include "coordinator/cli/start_fleet.h"
+#include "coordinator/cli/stop_signals.h"
+#include "coordinator/engine/inference.h"
+
+namespace thermocline {
+namespace {
+
+constexpr char kUsage[] =
+    "Serves a model over gRPC, split over workers on this machine.\n"
+    "  coordinator -m MODEL.gguf --listen 127.0.0.1:50051\n";
+constexpr std::chrono::milliseconds kGrace(2000);  // for running calls, after a signal
+constexpr int64_t kMaxQueue = 1 << 16;
+
+struct CoordinatorOptions {
+  FleetFlags fleet;
+  GrpcServerOptions server = {.address = "127.0.0.1:50051", .tls = {}};
+  int64_t max_queue = 64;
+};
+
+void AddFlags(FlagSet* flags, CoordinatorOptions* options) {
+  flags->Group("Service");
+  flags->String({"--listen"}, "ADDR", &options->server.address,
+                "HOST:PORT (port 0: a free one) or unix:PATH");
+  flags->Int({"--max-queue"}, "N", &options->max_queue, 0, kMaxQueue,
+             "requests that may wait behind the running one; more are refused");
+  flags->String({"--ssl-cert-file"}, "FILE", &options->server.tls.cert,
+                "PEM: serve over TLS with this certificate");
+  flags->String({"--ssl-key-file"}, "FILE", &options->server.tls.key, "PEM: its key");
+  flags->String({"--ssl-client-ca-file"}, "FILE", &options->server.tls.ca,
+                "PEM: serve only clients with a certificate of this CA");
+  AddFleetFlags(flags, &options->fleet);
+  AddPlacementFlags(flags, &options->fleet.options);
+  AddRefusedFleetFlags(flags);
+  for (const char* name : {"--host", "--port"}) {
+    flags->Refused({name}, true, "this daemon speaks gRPC; use --listen HOST:PORT");
+  }
+}
+
+absl::Status Serve(const Program& program, const CoordinatorOptions& options) {
+  NoteGpuLayers(program, options.fleet.n_gpu_layers);
+  ASSIGN_OR_RETURN(std::unique_ptr<Fleet> fleet, StartFleet(program, options.fleet.options));
+  ASSIGN_OR_RETURN(const std::string what, WhatRuns(fleet.get()));
+  program.Note(what);
+  if (program.verbose()) program.Detail("plan:\n" + PlanToJson(fleet->plan()));
+  Inference inference(std::move(fleet), options.max_queue);
+  ASSIGN_OR_RETURN(const std::unique_ptr<GrpcServer> server,
+                   GrpcServer::Start(options.server, &inference));
+  program.Note(fmt::format("listening on {}", server->address()));
+  StopSignals::Wait();
+  program.Note("shutting down");
+  server->Shutdown(kGrace);
+  return absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  Program program("coordinator");
+  CoordinatorOptions options;
+  FlagSet flags("coordinator", kUsage);
+  AddFlags(&flags, &options);
+  const std::optional<int> exit_code =
+      program.ReadFlags(&flags, argc, argv, [&] { return options.fleet.Finish(); });
+  if (exit_code.has_value()) return *exit_code;
+  program.SetVerbosity(options.fleet.quiet, options.fleet.verbose);
+  const absl::Status status = Serve(program, options);
+  return status.ok() ? kExitOk : program.Finish(status);  // a signal is how a daemon ends
+}
+
+}  // namespace
+}  // namespace thermocline
+
+int main(int argc, char** argv) { return thermocline::Main(argc, argv); }
