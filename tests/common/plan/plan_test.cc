@@ -80,7 +80,7 @@ TEST(Plan, MissingNeuronsAreNamed) {
 
 TEST(Plan, DoubledNeuronsAreNamed) {
   Plan plan = GoodPlan();
-  plan.layers[3].neurons[1] = {{96, 160}};
+  plan.layers[3].neurons[1] = {{64, 160}};
   EXPECT_THAT(ErrorOf(plan), HasSubstr("layer 3: neurons"));
   EXPECT_THAT(ErrorOf(plan), HasSubstr("another rank, too"));
 }
