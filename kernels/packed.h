@@ -5,22 +5,29 @@
 // belongs to row r. Every output is then summed in ascending k by itself, which is the contract of
 // numbers (README.md, "Numbers"), and one load brings 4 values of k for all 16 rows.
 //
-// A group's planes, in this order, each starting at a multiple of 64 bytes:
-//   float types   values      [n_cols][16 rows]                        4 or 2 bytes each
-//   Q8_0          quants      [n_blocks][8 chunks][16 rows][4 k] u8    stored + 128
-//                 scales      [n_blocks][16] f16
-//   Q4_0          quants      [n_blocks][4 chunks][16 rows][4] u8      low nibble k = 4c + i,
-//                 scales      [n_blocks][16] f16                       high nibble k = 16 + 4c + i
-//   Q4_K          quants      [n_blocks][4 chunks][16 rows][4] u8      as Q4_0
-//                 sub-scales  [n_blocks][2][16] u8                     scale, then minimum
-//                 scales      [n_supers][2][16] f16                    d, then dmin
-//   Q6_K          low bits    [n_blocks][4 chunks][16 rows][4] u8      as Q4_0
-//                 high bits   [n_blocks][2 chunks][16 rows][4] u8      2 bits for k = i + 4(4j + c),
-//                                                                      shift 2j, c = chunk... see .cc
-//                 sub-scales  [n_blocks][2][16] i8                     k < 16, then k >= 16
-//                 scales      [n_supers][16] f16                       d
-// A block is 32 columns here for every quantized type, so a matrix can be cut at any 32 columns; a
-// super-block is the file's 256, and `phase` says at which of its 8 blocks the cut begins.
+// A group of a float type is values [n_cols][16 rows]. A group of a quantized type is one stream,
+// read from its first byte to its last (measured: a scale plane of its own, a second stream, costs
+// a third of the bandwidth that a thread reaches): for each super-block its part, then its blocks'.
+//
+//             a block of 32 columns                                a super-block
+//   Q8_0      quants     [8 chunks][16 rows][4 k] u8               -
+//             scales     [16] f16
+//   Q4_0      nibbles    [4 chunks][16 rows][4 k] u8               -
+//             scales     [16] f16
+//   Q4_K      nibbles    [4 chunks][16 rows][4 k] u8               d [16] f16, then dmin [16] f16
+//             sub-scales [16] u8, then minimums [16] u8
+//   Q6_K      nibbles    [4 chunks][16 rows][4 k] u8               d [16] f16
+//             high bits  [2 chunks][16 rows][4 k] u8
+//             sub-scales [16] i8 of k < 16, then [16] of k >= 16
+//
+// Byte i of chunk c and a row: quants are of k = 4c + i; nibbles of k = 4c + i (low) and 16 + 4c +
+// i (high); high bits 2j and 2j + 1 of k = 16c + 4j + i. Quants are stored unsigned, as VNNI wants
+// them: the zero point (128 in Q8_0, 8 in Q4_0, 32 in Q6_K) times the sum of the activations is
+// taken off the integer sum, exactly.
+//
+// A block is 32 columns for every quantized type, so a matrix can be cut at any 32 columns; a
+// super-block is the file's 256, and `phase` says at which of its 8 blocks the cut begins: block b
+// is of super-block (phase + b) / 8.
 #pragma once
 
 #include <cstddef>
@@ -39,9 +46,10 @@ struct PackedMatrix {
   TensorType type = TensorType::kF32;
   int64_t n_rows = 0;
   int64_t n_cols = 0;
-  int phase = 0;                  // of the first 32 columns in their 256-block (K types), 0..7
-  int64_t group_bytes = 0;        // a multiple of 64
-  int64_t plane[4] = {0, 0, 0, 0};  // byte offsets of the planes inside a group
+  int phase = 0;            // of the first 32 columns in their 256-block (K types), 0..7
+  int64_t group_bytes = 0;  // a multiple of 64
+  int64_t block_bytes = 0;  // of a block, 16 rows; 0 in float types
+  int64_t super_bytes = 0;  // of a super-block's own part, 16 rows; 0 where there is none
 
   int64_t n_groups() const { return (n_rows + kGroupRows - 1) / kGroupRows; }
   int64_t n_blocks() const { return n_cols / kBlockCols; }
