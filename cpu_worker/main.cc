@@ -1,7 +1,5 @@
 // cpu_worker: parses its command line, serves, ends with its coordinator.
-#include <fcntl.h>
 #include <grpcpp/grpcpp.h>
-#include <grpcpp/server_posix.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/signalfd.h>
@@ -9,6 +7,7 @@
 
 #include <cstdio>
 #include <string>
+#include <thread>
 
 #include "common/rpc/channel.h"
 #include "common/util/flags.h"
@@ -64,15 +63,17 @@ int Run(const Options& options) {
   }
   const int signal_fd = TakeSignals(options.lifeline_fd >= 0);
   CpuWorker worker;
-  WorkerService service(&worker, static_cast<int>(options.segment_fd), [](const absl::Status& end) {
-    // Steps that end with an error end the process: the coordinator sees that at once.
-    if (end.ok() || absl::IsAborted(end)) return;
-    _exit(Fail(std::string(end.message())));
-  });
+  WorkerService service(&worker, static_cast<int>(options.segment_fd),
+                        [is_spawned](const absl::Status& end) {
+                          // The coordinator sees the end of a process that it spawned at once; what
+                          // others did wrong is for it to tell.
+                          if (end.ok() || !is_spawned || absl::IsUnavailable(end)) return;
+                          _exit(Fail(std::string(end.message())));
+                        });
   grpc::ServerBuilder builder;
+  ConfigureServer(&builder);
   builder.RegisterService(&service);
-  builder.SetMaxReceiveMessageSize(-1);
-  builder.SetMaxSendMessageSize(-1);
+  ExchangeServer exchange_server(&service, &builder);
   int port = 0;
   if (!is_spawned) {
     absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> credentials =
@@ -84,10 +85,12 @@ int Run(const Options& options) {
   if (server == nullptr || (!is_spawned && port == 0)) {
     return Fail(fmt::format("can't listen on {}", options.listen));
   }
+  std::thread([&] {
+    while (exchange_server.ServeCall([&](FrameStream& s) { return service.ServeStream(s); })) {
+    }
+  }).detach();  // lives as long as the process
   if (is_spawned) {
-    const int fd = static_cast<int>(options.control_fd);
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-    grpc::AddInsecureChannelFromFd(server.get(), fd);
+    ServeFd(server.get(), static_cast<int>(options.control_fd));
   } else {
     fmt::print(stderr, "cpu_worker: listening on {} (port {})\n", options.listen, port);
   }
@@ -101,6 +104,7 @@ int Run(const Options& options) {
 
 int main(int argc, char** argv) {
   using namespace thermocline;
+  PollOwnSockets();
   Options options;
   FlagSet flags("cpu_worker",
                 "Computes one shard of a model for a coordinator. main, bench, perplexity and "

@@ -31,13 +31,32 @@ absl::Status CheckRange(const char* what, int64_t value, int64_t min, int64_t ma
 absl::Status CpuWorker::Expect(Phase phase) const {
   if (phase_ == phase) return absl::OkStatus();
   return absl::FailedPreconditionError(
-      "calls come in this order, once each: Configure, LoadShard, AttachSegment or Exchange");
+      "calls come in this order: Configure, LoadShard, AttachSegment or Exchange");
+}
+
+bool CpuWorker::is_loaded() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return phase_ == Phase::kLoaded;
+}
+
+// Each refers to those below it.
+void CpuWorker::Drop() {
+  forward_.reset();
+  cache_.reset();
+  shard_.reset();
+  team_.reset();
+  file_.reset();
+  carrier_.clear();
+  phase_ = Phase::kNew;
 }
 
 absl::StatusOr<worker::v1::ConfigureResponse> CpuWorker::Configure(
     const worker::v1::ConfigureRequest& request) {
   std::lock_guard<std::mutex> lock(mutex_);
-  RETURN_IF_ERROR(Expect(Phase::kNew));
+  if (phase_ == Phase::kServing) {
+    return absl::FailedPreconditionError("this worker serves another coordinator at the moment");
+  }
+  Drop();
   if (request.version() != kVersion) {
     return absl::FailedPreconditionError(
         fmt::format("this worker is version {}, the coordinator is version {}; both must be the "
@@ -103,10 +122,13 @@ absl::Status CpuWorker::Serve(Exchange& exchange, const std::string& carrier) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     RETURN_IF_ERROR(Expect(Phase::kLoaded));
-    if (!carrier_.empty()) return absl::FailedPreconditionError("steps are being served already");
+    phase_ = Phase::kServing;
     carrier_ = carrier;
   }
-  return forward_->Serve(exchange);
+  const absl::Status end = forward_->Serve(exchange);
+  std::lock_guard<std::mutex> lock(mutex_);
+  Drop();
+  return end;
 }
 
 absl::StatusOr<worker::v1::MeasureResponse> CpuWorker::Measure(

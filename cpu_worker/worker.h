@@ -20,12 +20,13 @@ namespace thermocline {
 
 class CpuWorker {
  public:
-  // Binds this process to the node, opens and checks the model, lays out the shard. Errors:
-  // FailedPrecondition for another version, model or a second call, and all of opening a model.
+  // Binds this process to the node, opens and checks the model, lays out the shard. What an earlier
+  // fleet left is dropped; while one is being served, FailedPrecondition, as for another version or
+  // model; and all errors of opening a model.
   absl::StatusOr<worker::v1::ConfigureResponse> Configure(const worker::v1::ConfigureRequest& request);
-  // Once, after Configure. on_progress as Shard::Load.
+  // After Configure. on_progress as Shard::Load.
   absl::Status LoadShard(const std::function<bool(int64_t, int64_t)>& on_progress);
-  // Serves steps until the exchange ends; once at a time, after LoadShard.
+  // Serves steps until the exchange ends, then drops the shard; after LoadShard.
   absl::Status Serve(Exchange& exchange, const std::string& carrier);
 
   // While no step runs.
@@ -37,11 +38,12 @@ class CpuWorker {
   uint32_t epoch() const { return epoch_; }
   const ExchangeShape& exchange_shape() const { return exchange_shape_; }
   Range vocab() const { return shard_->vocab(); }
-  bool is_loaded() const { return forward_ != nullptr; }
+  bool is_loaded() const;
 
  private:
-  enum class Phase { kNew, kConfigured, kLoaded };
+  enum class Phase { kNew, kConfigured, kLoaded, kServing };
   absl::Status Expect(Phase phase) const;
+  void Drop();
 
   mutable std::mutex mutex_;  // guards the phase; steps run without it
   Phase phase_ = Phase::kNew;

@@ -55,7 +55,8 @@ grpc::Status WorkerService::AttachSegment(grpc::ServerContext*,
             "this worker inherited no segment: it takes part by the Exchange stream"};
   }
   absl::StatusOr<std::unique_ptr<Segment>> segment =
-      Segment::Attach(std::exchange(segment_fd_, -1), worker_->exchange_shape());
+      Segment::Attach(std::exchange(segment_fd_, -1), worker_->exchange_shape(),
+                      worker_->epoch());
   if (!segment.ok()) return ToGrpc(segment.status());
   segment_ = *std::move(segment);
   steps_ = std::thread([this] {
@@ -64,6 +65,18 @@ grpc::Status WorkerService::AttachSegment(grpc::ServerContext*,
     on_end_(worker_->Serve(exchange, "shm"));
   });
   return grpc::Status::OK;
+}
+
+absl::Status WorkerService::ServeStream(FrameStream& stream) {
+  if (!worker_->is_loaded()) {
+    return absl::FailedPreconditionError("Exchange comes after LoadShard");
+  }
+  const Range vocab = worker_->vocab();
+  StreamExchange exchange(&stream, worker_->exchange_shape(), worker_->epoch(),
+                          static_cast<int32_t>(vocab.begin), static_cast<int32_t>(vocab.end));
+  const absl::Status end = worker_->Serve(exchange, "grpc");
+  on_end_(end);
+  return end;
 }
 
 grpc::Status WorkerService::Measure(grpc::ServerContext*, const worker::v1::MeasureRequest* request,

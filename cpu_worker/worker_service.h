@@ -4,15 +4,15 @@
 #include <functional>
 #include <thread>
 
+#include "common/rpc/exchange_server.h"
 #include "cpu_worker/worker.h"
-#include "proto/worker.grpc.pb.h"
 
 namespace thermocline {
 
-class WorkerService final : public worker::v1::Worker::Service {
+class WorkerService final : public WorkerServiceBase {
  public:
-  // segment_fd: inherited, or -1 (then AttachSegment is refused). on_end is called once, from any
-  // thread, when serving steps has ended for good: OK, or why.
+  // segment_fd: inherited, or -1 (then AttachSegment is refused). on_end is called from any thread
+  // when serving a fleet's steps has ended: OK after a shutdown, or why.
   WorkerService(CpuWorker* worker, int segment_fd, std::function<void(absl::Status)> on_end);
   ~WorkerService() override;  // the exchange must have ended
 
@@ -23,13 +23,13 @@ class WorkerService final : public worker::v1::Worker::Service {
   grpc::Status AttachSegment(grpc::ServerContext* context,
                              const worker::v1::AttachSegmentRequest* request,
                              worker::v1::AttachSegmentResponse* response) override;
-  grpc::Status Exchange(grpc::ServerContext* context,
-                        grpc::ServerReaderWriter<worker::v1::ExchangeFrame,
-                                                 worker::v1::ExchangeFrame>* stream) override;
   grpc::Status Measure(grpc::ServerContext* context, const worker::v1::MeasureRequest* request,
                        worker::v1::MeasureResponse* response) override;
   grpc::Status Stats(grpc::ServerContext* context, const worker::v1::StatsRequest* request,
                      worker::v1::StatsResponse* response) override;
+
+  // Serves one Exchange call; what ExchangeServer::ServeCall takes.
+  absl::Status ServeStream(FrameStream& stream);
 
  private:
   CpuWorker* worker_;

@@ -96,9 +96,10 @@ absl::Status Fleet::ExplainFailure(const absl::Status& step_status) {
   for (const auto& worker : workers_) {
     const RankProxy* proxy = worker->proxy();
     if (proxy == nullptr || proxy->status().ok()) continue;
-    LostWorker(worker->rank(),
-               absl::UnavailableError(fmt::format("{} is lost: {}", worker->name(),
-                                                  std::string(proxy->status().message()))));
+    return CannotCompute(LostWorker(
+        worker->rank(),
+        absl::UnavailableError(fmt::format("{} is lost: {}", worker->name(),
+                                           std::string(proxy->status().message())))));
   }
   std::string message(step_status.message());
   if (absl::IsDeadlineExceeded(step_status)) {

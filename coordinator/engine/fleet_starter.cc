@@ -269,9 +269,11 @@ absl::Status FleetStarter::LoadShards() {
 absl::Status FleetStarter::ConnectExchange() {
   for (int32_t rank = 0; rank < fleet_->plan_.n_ranks(); ++rank) {
     WorkerHandle& worker = *fleet_->workers_[rank];
-    RETURN_IF_ERROR(UsesSharedMemory(rank)
-                        ? worker.AttachSegment()
-                        : worker.StartProxy(fleet_->segment_.get(), fleet_->plan_.vocab[rank]));
+    if (UsesSharedMemory(rank)) {
+      RETURN_IF_ERROR(worker.AttachSegment());
+    } else {
+      worker.StartProxy(fleet_->segment_.get(), fleet_->plan_.vocab[rank]);
+    }
   }
   return absl::OkStatus();
 }

@@ -73,6 +73,11 @@ absl::Status WorkerHandle::AttachSegment() {
   return Named(stub_->AttachSegment(&context, worker::v1::AttachSegmentRequest(), &response));
 }
 
+void WorkerHandle::StartProxy(Segment* segment, Range vocab) {
+  proxy_ = std::make_unique<RankProxy>(segment, rank_, static_cast<int32_t>(vocab.begin),
+                                       static_cast<int32_t>(vocab.end), channel_);
+}
+
 absl::StatusOr<worker::v1::MeasureResponse> WorkerHandle::Measure(int64_t buffer_bytes,
                                                                   int32_t repeats) {
   worker::v1::MeasureRequest request;

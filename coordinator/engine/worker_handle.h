@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/plan/plan.h"
 #include "common/rpc/proxy.h"
 #include "coordinator/engine/worker_process.h"
 #include "proto/worker.grpc.pb.h"
@@ -38,7 +39,7 @@ class WorkerHandle {
   absl::StatusOr<worker::v1::StatsResponse> Stats();
 
   // Carries the exchange over gRPC from now on. The segment must outlive the handle.
-  absl::Status StartProxy(Segment* segment, Range vocab);
+  void StartProxy(Segment* segment, Range vocab);
   RankProxy* proxy() const { return proxy_.get(); }
 
   std::atomic<int64_t> bytes_done{0}, bytes_total{0};
