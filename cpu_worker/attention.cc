@@ -80,8 +80,8 @@ void Forward::Attend(int32_t thread, int64_t layer) {
   }
 }
 
-// Few heads for many threads: a thread takes tiles of heads, and the tiles are merged after that, in
-// the same order as above.
+// Few heads for many threads: a thread takes tiles of heads, and the tiles are merged after that,
+// in the same order as above.
 void Forward::AttendSharedContext(int32_t thread, int64_t layer) {
   const int64_t n_heads = shard_->layers()[layer].kv_heads.size() * config_.group_size();
   const int64_t d_head = config_.d_head;
@@ -93,7 +93,8 @@ void Forward::AttendSharedContext(int32_t thread, int64_t layer) {
   for (int64_t item = items.begin; item < items.end; ++item) {
     const int64_t head = item / n_tiles;
     const int64_t tile = item % n_tiles;
-    const kernels::KvHead kv = cache_->Head(layer, step_.tokens[0].slot, head / config_.group_size());
+    const kernels::KvHead kv =
+        cache_->Head(layer, step_.tokens[0].slot, head / config_.group_size());
     ops_->attend_tiles(q_.data() + head * d_head, kv, n_positions, d_head, scale, tile, tile + 1,
                        tile_partials_.data() + item * state_size);
   }

@@ -11,9 +11,8 @@ namespace {
 absl::StatusOr<Range> ReadRange(const worker::v1::Range& message, int64_t total, int64_t unit,
                                 const std::string& what) {
   const Range range = {message.begin(), message.end()};
-  const bool is_cut_well =
-      range.size() == 0 ||
-      (range.begin % unit == 0 && (range.end % unit == 0 || range.end == total));
+  const bool is_cut_well = range.size() == 0 || (range.begin % unit == 0 &&
+                                                 (range.end % unit == 0 || range.end == total));
   if (range.begin < 0 || range.end < range.begin || range.end > total || !is_cut_well) {
     return absl::InvalidArgumentError(
         fmt::format("{} [{}, {}) is not a range within [0, {}) cut at multiples of {}", what,
@@ -27,8 +26,8 @@ absl::StatusOr<Range> ReadRange(const worker::v1::Range& message, int64_t total,
 absl::StatusOr<ShardSpec> SpecFromRequest(const worker::v1::ConfigureRequest& request,
                                           const ModelConfig& config) {
   if (request.layers_size() != config.n_layers) {
-    return absl::InvalidArgumentError(fmt::format("layers: {} given, the model has {}",
-                                                  request.layers_size(), config.n_layers));
+    return absl::InvalidArgumentError(
+        fmt::format("layers: {} given, the model has {}", request.layers_size(), config.n_layers));
   }
   ShardSpec spec;
   for (int i = 0; i < request.layers_size(); ++i) {

@@ -116,10 +116,9 @@ void Forward::BeginStep(Exchange& exchange) {
 absl::Status Forward::CheckStep(const Step& step) const {
   if (step.n_tokens() < 1 || step.n_tokens() > options_.max_tokens || step.n_logit_rows < 0 ||
       step.n_logit_rows > options_.max_logit_rows) {
-    return absl::InvalidArgumentError(
-        fmt::format("step {} has {} tokens and {} logit rows; at most {} and {} are possible",
-                    step.number, step.n_tokens(), step.n_logit_rows, options_.max_tokens,
-                    options_.max_logit_rows));
+    return absl::InvalidArgumentError(fmt::format(
+        "step {} has {} tokens and {} logit rows; at most {} and {} are possible", step.number,
+        step.n_tokens(), step.n_logit_rows, options_.max_tokens, options_.max_logit_rows));
   }
   std::vector<bool> row_seen(step.n_logit_rows, false);
   for (const StepToken& token : step.tokens) {

@@ -1,8 +1,8 @@
-// One step over a shard: the layers' computation, on a team of threads, between the exchanges. Knows
-// nothing of gRPC, files or sessions.
+// One step over a shard: the layers' computation, on a team of threads, between the exchanges.
+// Knows nothing of gRPC, files or sessions.
 //
-// Decode (one token) and prefill (many) are the same code; they differ in who prepares the inputs of
-// a product. With one token every thread adds up, normalizes and quantizes the whole vector for
+// Decode (one token) and prefill (many) are the same code; they differ in who prepares the inputs
+// of a product. With one token every thread adds up, normalizes and quantizes the whole vector for
 // itself, which is cheaper than meeting; with several, each thread does its tokens and all meet.
 #pragma once
 
@@ -61,10 +61,10 @@ class Forward {
  private:
   // What each thread has for itself.
   struct Private {
-    std::vector<float> h;               // [d_model], when there is one token
-    Activations input;                  // one token
-    std::vector<float> partials;        // tiles of one head's attention
-    std::vector<float> state;           // [2 + d_head]
+    std::vector<float> h;         // [d_model], when there is one token
+    Activations input;            // one token
+    std::vector<float> partials;  // tiles of one head's attention
+    std::vector<float> state;     // [2 + d_head]
   };
 
   absl::Status CheckStep(const Step& step) const;
@@ -116,12 +116,12 @@ class Forward {
   Activations attention_;                  // [max_tokens, q columns]
   Activations neurons_;                    // [max_tokens, neurons]
   int64_t q_stride_, kv_stride_, neuron_stride_, vocab_stride_;  // of the next buffers, padded
-  std::vector<float> q_, k_, v_;           // [max_tokens, stride]
-  std::vector<float> gate_, up_;           // [max_tokens, neuron_stride_]
-  std::vector<float> down_;                // [max_tokens, d_model], second and later ranges
-  std::vector<float> logits_;              // [max_logit_rows, vocab_stride_]
-  std::vector<float> tile_partials_;       // [heads, tiles, 2 + d_head], decode over shared contexts
-  std::vector<Private> private_;           // [n_threads]
+  std::vector<float> q_, k_, v_;                                 // [max_tokens, stride]
+  std::vector<float> gate_, up_;                                 // [max_tokens, neuron_stride_]
+  std::vector<float> down_;           // [max_tokens, d_model], second and later ranges
+  std::vector<float> logits_;         // [max_logit_rows, vocab_stride_]
+  std::vector<float> tile_partials_;  // [heads, tiles, 2 + d_head], decode over shared contexts
+  std::vector<Private> private_;      // [n_threads]
 };
 
 }  // namespace thermocline

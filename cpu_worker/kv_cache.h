@@ -36,8 +36,8 @@ class KvCache {
   uint8_t* HeadData(int64_t layer, int64_t slot, int64_t head) const;
 
   std::unique_ptr<Arena> arena_;
-  std::vector<uint8_t*> layers_;   // [n_layers] -> [n_slots, heads, 2, n_ctx, d_head]
-  std::vector<int64_t> n_heads_;   // [n_layers]
+  std::vector<uint8_t*> layers_;  // [n_layers] -> [n_slots, heads, 2, n_ctx, d_head]
+  std::vector<int64_t> n_heads_;  // [n_layers]
   int64_t n_slots_ = 0, n_ctx_ = 0, d_head_ = 0;
   kernels::KvType type_ = kernels::KvType::kF16;
 };

@@ -112,7 +112,8 @@ int main(int argc, char** argv) {
                 "cpu_worker --listen HOST:PORT");
   flags.Group("address");
   flags.String({"--listen"}, "ADDR", &options.listen, "HOST:PORT or unix:PATH to serve on");
-  flags.String({"--tls-ca"}, "FILE", &options.tls.ca, "certificates that clients must be signed by");
+  flags.String({"--tls-ca"}, "FILE", &options.tls.ca,
+               "certificates that clients must be signed by");
   flags.String({"--tls-cert"}, "FILE", &options.tls.cert, "this worker's certificate");
   flags.String({"--tls-key"}, "FILE", &options.tls.key, "this worker's private key");
   flags.Group("set by the coordinator that spawns a worker");

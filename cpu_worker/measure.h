@@ -10,8 +10,8 @@
 
 namespace thermocline {
 
-// Reads a buffer of this size `repeats` times with the widest loads, each thread its own part, which
-// it has written first. One figure a repeat, 1e9 bytes a second.
+// Reads a buffer of this size `repeats` times with the widest loads, each thread its own part,
+// which it has written first. One figure a repeat, 1e9 bytes a second.
 absl::StatusOr<std::vector<double>> MeasureReadGbps(Team& team, const kernels::Ops& ops,
                                                     int64_t buffer_bytes, int32_t repeats);
 

@@ -30,8 +30,8 @@ absl::StatusOr<std::unique_ptr<Shard>> Shard::Create(const GgufFile* file,
                                                      const ShardSpec& spec) {
   THERMOCLINE_CHECK(static_cast<int64_t>(spec.layers.size()) == config.n_layers);
   if (config.d_model % kernels::kBlockCols != 0) {
-    return absl::UnimplementedError(fmt::format(
-        "d_model {} is not a multiple of {}", config.d_model, kernels::kBlockCols));
+    return absl::UnimplementedError(
+        fmt::format("d_model {} is not a multiple of {}", config.d_model, kernels::kBlockCols));
   }
   std::unique_ptr<Shard> shard(new Shard());
   shard->file_ = file;
@@ -64,8 +64,8 @@ void Shard::PlanLayer(int64_t index, const ShardSpec::Layer& spec) {
   AddVector(Role::kAttentionNorm, index, &layer.attention_norm);
   AddVector(Role::kFfnNorm, index, &layer.ffn_norm);
   const Range all = {0, config_.d_model};
-  const int64_t kv_width = config_.d_head;                         // rows of one KV head in k and v
-  const int64_t q_width = config_.d_head * config_.group_size();   // rows of its query heads in q
+  const int64_t kv_width = config_.d_head;                        // rows of one KV head in k and v
+  const int64_t q_width = config_.d_head * config_.group_size();  // rows of its query heads in q
   const Range heads = spec.kv_heads;
   const Range q_rows = {heads.begin * q_width, heads.end * q_width};
   const Range kv_rows = {heads.begin * kv_width, heads.end * kv_width};

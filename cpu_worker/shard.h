@@ -1,5 +1,5 @@
-// A rank's weights: read from the GGUF by a plan, packed for the kernels, in memory of this process.
-// What is computed with them is forward.h.
+// A rank's weights: read from the GGUF by a plan, packed for the kernels, in memory of this
+// process. What is computed with them is forward.h.
 #pragma once
 
 #include <cstdint>
@@ -54,7 +54,8 @@ class Shard {
                                                        const ShardSpec& spec);
 
   // Reads and packs everything on all threads; each writes the groups that it will compute with.
-  // on_progress(bytes done, bytes in all) is called by the leader; false ends the loading (Cancelled).
+  // on_progress(bytes done, bytes in all) is called by the leader; false ends the loading
+  // (Cancelled).
   absl::Status Load(Team& team, const std::function<bool(int64_t, int64_t)>& on_progress);
 
   const ModelConfig& config() const { return config_; }
@@ -101,8 +102,8 @@ class Shard {
   int64_t weight_bytes_ = 0;
 };
 
-// Groups of a matrix that a thread owns: whole pairs of groups (32 rows), so that a thread's neurons
-// are whole quantization blocks of the next product's input.
+// Groups of a matrix that a thread owns: whole pairs of groups (32 rows), so that a thread's
+// neurons are whole quantization blocks of the next product's input.
 inline Team::Part GroupsOf(const Team& team, const kernels::PackedMatrix& matrix, int32_t thread) {
   const Team::Part pairs = team.PartOf((matrix.n_groups() + 1) / 2, thread);
   const int64_t n_groups = matrix.n_groups();

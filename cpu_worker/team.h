@@ -22,11 +22,12 @@ class Team {
 
   int32_t size() const { return n_threads_; }
 
-  // Runs body(thread) on all threads and returns when all have ended. Not from two threads at a time.
+  // Runs body(thread) on all threads and returns when all have ended. Not from two threads at a
+  // time.
   void Run(const std::function<void(int32_t thread)>& body);
 
-  // Inside a body, called by every thread: when all have arrived, the leader runs serial(), then all
-  // go on. What any thread wrote before is seen by all after.
+  // Inside a body, called by every thread: when all have arrived, the leader runs serial(), then
+  // all go on. What any thread wrote before is seen by all after.
   template <typename Serial>
   void Sync(int32_t thread, Serial&& serial) {
     if (thread == 0) {
@@ -57,16 +58,16 @@ class Team {
 
   const int32_t n_threads_;
   const uint32_t spin_us_;
-  Counter arrived_;    // one for each arrival of a thread that is not the leader
-  Counter released_;   // one for each barrier that the leader has ended
-  Counter started_;    // one for each Run
-  Counter never_;      // no abort inside a team: the leader always comes back
-  uint32_t leader_arrivals_ = 0;            // what arrived_ shows when all are there
+  Counter arrived_;               // one for each arrival of a thread that is not the leader
+  Counter released_;              // one for each barrier that the leader has ended
+  Counter started_;               // one for each Run
+  Counter never_;                 // no abort inside a team: the leader always comes back
+  uint32_t leader_arrivals_ = 0;  // what arrived_ shows when all are there
   struct alignas(64) Passed {
     uint32_t barriers = 0;
   };
-  std::vector<Passed> passed_;              // [n_threads]; each written by its own thread only
-  bool ending_ = false;                     // written before the last `started_`
+  std::vector<Passed> passed_;  // [n_threads]; each written by its own thread only
+  bool ending_ = false;         // written before the last `started_`
   const std::function<void(int32_t)>* body_ = nullptr;
   std::vector<std::thread> threads_;
 };

@@ -83,7 +83,8 @@ absl::StatusOr<worker::v1::ConfigureResponse> CpuWorker::Configure(
   ASSIGN_OR_RETURN(exchange_shape_, ShapeFromRequest(request, config));
   ASSIGN_OR_RETURN(shard_, Shard::Create(file.get(), config, spec));
   std::vector<int64_t> heads_per_layer;
-  for (const ShardSpec::Layer& layer : spec.layers) heads_per_layer.push_back(layer.kv_heads.size());
+  for (const ShardSpec::Layer& layer : spec.layers)
+    heads_per_layer.push_back(layer.kv_heads.size());
   ASSIGN_OR_RETURN(
       cache_, KvCache::Create(heads_per_layer, request.n_slots(), request.n_ctx(), config.d_head,
                               request.f32_kv() ? kernels::KvType::kF32 : kernels::KvType::kF16));
@@ -111,8 +112,8 @@ absl::Status CpuWorker::LoadShard(const std::function<bool(int64_t, int64_t)>& o
   std::lock_guard<std::mutex> lock(mutex_);
   RETURN_IF_ERROR(Expect(Phase::kConfigured));
   RETURN_IF_ERROR(shard_->Load(*team_, on_progress));
-  forward_ = std::make_unique<Forward>(shard_.get(), cache_.get(), ops_, team_.get(),
-                                       forward_options_);
+  forward_ =
+      std::make_unique<Forward>(shard_.get(), cache_.get(), ops_, team_.get(), forward_options_);
   file_.reset();
   phase_ = Phase::kLoaded;
   return absl::OkStatus();

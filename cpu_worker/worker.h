@@ -23,7 +23,8 @@ class CpuWorker {
   // Binds this process to the node, opens and checks the model, lays out the shard. What an earlier
   // fleet left is dropped; while one is being served, FailedPrecondition, as for another version or
   // model; and all errors of opening a model.
-  absl::StatusOr<worker::v1::ConfigureResponse> Configure(const worker::v1::ConfigureRequest& request);
+  absl::StatusOr<worker::v1::ConfigureResponse> Configure(
+      const worker::v1::ConfigureRequest& request);
   // After Configure. on_progress as Shard::Load.
   absl::Status LoadShard(const std::function<bool(int64_t, int64_t)>& on_progress);
   // Serves steps until the exchange ends, then drops the shard; after LoadShard.

@@ -55,8 +55,7 @@ grpc::Status WorkerService::AttachSegment(grpc::ServerContext*,
             "this worker inherited no segment: it takes part by the Exchange stream"};
   }
   absl::StatusOr<std::unique_ptr<Segment>> segment =
-      Segment::Attach(std::exchange(segment_fd_, -1), worker_->exchange_shape(),
-                      worker_->epoch());
+      Segment::Attach(std::exchange(segment_fd_, -1), worker_->exchange_shape(), worker_->epoch());
   if (!segment.ok()) return ToGrpc(segment.status());
   segment_ = *std::move(segment);
   steps_ = std::thread([this] {

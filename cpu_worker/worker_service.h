@@ -33,10 +33,10 @@ class WorkerService final : public WorkerServiceBase {
 
  private:
   CpuWorker* worker_;
-  std::mutex mutex_;                  // of what follows
+  std::mutex mutex_;  // of what follows
   int segment_fd_;
   std::unique_ptr<Segment> segment_;
-  std::thread steps_;                 // serves steps over the segment
+  std::thread steps_;  // serves steps over the segment
   std::function<void(absl::Status)> on_end_;
 };
 

@@ -31,9 +31,8 @@ absl::Status CheckCover(const std::string& what, std::vector<OwnedRange> parts, 
     }
   }
   std::erase_if(parts, [](const OwnedRange& part) { return part.range.size() == 0; });
-  std::sort(parts.begin(), parts.end(), [](const OwnedRange& a, const OwnedRange& b) {
-    return a.range.begin < b.range.begin;
-  });
+  std::sort(parts.begin(), parts.end(),
+            [](const OwnedRange& a, const OwnedRange& b) { return a.range.begin < b.range.begin; });
   int64_t covered = 0;
   for (const OwnedRange& part : parts) {
     if (part.range.begin > covered) {
@@ -42,8 +41,8 @@ absl::Status CheckCover(const std::string& what, std::vector<OwnedRange> parts, 
     }
     if (part.range.begin < covered) {
       return absl::InvalidArgumentError(
-          fmt::format("{} [{}, {}) of rank {} belongs to another rank, too", what,
-                      part.range.begin, std::min(covered, part.range.end), part.rank));
+          fmt::format("{} [{}, {}) of rank {} belongs to another rank, too", what, part.range.begin,
+                      std::min(covered, part.range.end), part.rank));
     }
     covered = part.range.end;
   }
@@ -68,8 +67,8 @@ absl::Status CheckLayer(const LayerPlan& layer, int64_t index, int32_t n_ranks,
     int64_t last = 0;
     for (const Range& range : layer.neurons[rank]) {
       if (range.begin < last) {
-        return absl::InvalidArgumentError(
-            fmt::format("layer {}: the neurons of rank {} are not in ascending order", index, rank));
+        return absl::InvalidArgumentError(fmt::format(
+            "layer {}: the neurons of rank {} are not in ascending order", index, rank));
       }
       last = range.end;
       neurons.push_back({range, rank});
@@ -85,8 +84,9 @@ absl::Status CheckLayer(const LayerPlan& layer, int64_t index, int32_t n_ranks,
 
 absl::Status CheckPlan(const Plan& plan, const ModelConfig& config, const std::string& model_hash) {
   if (plan.model_hash != model_hash) {
-    return absl::InvalidArgumentError(fmt::format(
-        "the plan belongs to another model: it says {}, the file is {}", plan.model_hash, model_hash));
+    return absl::InvalidArgumentError(
+        fmt::format("the plan belongs to another model: it says {}, the file is {}",
+                    plan.model_hash, model_hash));
   }
   const int32_t n_ranks = plan.n_ranks();
   if (n_ranks < 1 || n_ranks > kMaxRanks) {
@@ -99,8 +99,8 @@ absl::Status CheckPlan(const Plan& plan, const ModelConfig& config, const std::s
     }
   }
   if (static_cast<int64_t>(plan.layers.size()) != config.n_layers) {
-    return absl::InvalidArgumentError(fmt::format("the plan has {} layers, the model {}",
-                                                  plan.layers.size(), config.n_layers));
+    return absl::InvalidArgumentError(
+        fmt::format("the plan has {} layers, the model {}", plan.layers.size(), config.n_layers));
   }
   for (size_t i = 0; i < plan.layers.size(); ++i) {
     RETURN_IF_ERROR(CheckLayer(plan.layers[i], static_cast<int64_t>(i), n_ranks, config));

@@ -20,9 +20,9 @@ struct Range {  // half-open
 };
 
 struct RankPlan {
-  int32_t node = -1;       // NUMA node on its host, -1: wherever the worker is started
+  int32_t node = -1;  // NUMA node on its host, -1: wherever the worker is started
   int32_t n_threads = 1;
-  std::string address;     // "host:port" of a worker that runs already; "": spawned on this host
+  std::string address;  // "host:port" of a worker that runs already; "": spawned on this host
   bool operator==(const RankPlan&) const = default;
 };
 
@@ -45,8 +45,8 @@ struct Plan {
 inline constexpr int64_t kNeuronUnit = 32;  // FFN columns are cut at quantization blocks
 inline constexpr int32_t kMaxRanks = 256;
 
-// InvalidArgument with the reason when the plan is not one for this model: other hash, a head, neuron
-// or vocabulary row missing or doubled, a cut that the layout does not allow, no ranks.
+// InvalidArgument with the reason when the plan is not one for this model: other hash, a head,
+// neuron or vocabulary row missing or doubled, a cut that the layout does not allow, no ranks.
 absl::Status CheckPlan(const Plan& plan, const ModelConfig& config, const std::string& model_hash);
 
 // JSON, one entry for each run of equal layers, so that people can read and edit it (README.md,

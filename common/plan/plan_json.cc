@@ -91,9 +91,9 @@ absl::Status ParseLayers(const Json& json, std::vector<LayerPlan>& layers) {
   ASSIGN_OR_RETURN(Range range, ParseRange(*span, "layers[].layers"));
   if (range.begin != static_cast<int64_t>(layers.size()) || range.size() < 1 ||
       range.end > kMaxLayers) {
-    return absl::InvalidArgumentError(
-        fmt::format("plan: layers [{}, {}) do not follow layer {}", range.begin, range.end,
-                    static_cast<int64_t>(layers.size()) - 1));
+    return absl::InvalidArgumentError(fmt::format("plan: layers [{}, {}) do not follow layer {}",
+                                                  range.begin, range.end,
+                                                  static_cast<int64_t>(layers.size()) - 1));
   }
   LayerPlan layer;
   ASSIGN_OR_RETURN(const Json* heads, Member(json, "kv_heads"));
@@ -141,9 +141,8 @@ absl::StatusOr<Plan> PlanFromJson(const std::string& text) {
   if (!json.is_object()) return absl::InvalidArgumentError("plan: this is not a JSON object");
   ASSIGN_OR_RETURN(const Json* version, Member(json, "version"));
   if (*version != kVersion) {
-    return absl::InvalidArgumentError(
-        fmt::format("plan: version {} is not the version {} that is read here", version->dump(),
-                    kVersion));
+    return absl::InvalidArgumentError(fmt::format(
+        "plan: version {} is not the version {} that is read here", version->dump(), kVersion));
   }
   Plan plan;
   ASSIGN_OR_RETURN(const Json* model, Member(json, "model"));

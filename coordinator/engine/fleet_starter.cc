@@ -57,8 +57,7 @@ absl::StatusOr<std::unique_ptr<Fleet>> FleetStarter::Start() {
   const int64_t n_ctx_train = fleet_->model_->config().n_ctx_train;
   fleet_->n_ctx_ = options_.n_ctx > 0 ? options_.n_ctx : n_ctx_train;
   fleet_->options_.batch_size = std::min(options_.batch_size, fleet_->n_ctx_);
-  fleet_->options_.max_logit_rows =
-      std::min(options_.max_logit_rows, fleet_->options_.batch_size);
+  fleet_->options_.max_logit_rows = std::min(options_.max_logit_rows, fleet_->options_.batch_size);
   RETURN_IF_ERROR(MakePlan());
   RETURN_IF_ERROR(MakeSegment());
   RETURN_IF_ERROR(StartWorkers());
@@ -93,16 +92,16 @@ absl::StatusOr<std::vector<RankPlan>> FleetStarter::LocalRanks() const {
   const std::vector<NumaNode> nodes = UsableNodes();
   const int64_t n_workers =
       options_.n_workers > 0 ? options_.n_workers : static_cast<int64_t>(nodes.size());
-  const int64_t n_threads = options_.n_threads > 0
-                                ? options_.n_threads
-                                : std::max<int64_t>(UsableCpus(nodes), n_workers);
+  const int64_t n_threads =
+      options_.n_threads > 0 ? options_.n_threads : std::max<int64_t>(UsableCpus(nodes), n_workers);
   if (n_workers > kMaxRanks) {
     return absl::InvalidArgumentError(
         fmt::format("{} workers are more than the {} possible", n_workers, kMaxRanks));
   }
   if (n_threads < n_workers) {
-    return absl::InvalidArgumentError(fmt::format(
-        "{} threads for {} workers: each needs one (--threads is the total)", n_threads, n_workers));
+    return absl::InvalidArgumentError(
+        fmt::format("{} threads for {} workers: each needs one (--threads is the total)", n_threads,
+                    n_workers));
   }
   std::vector<RankPlan> ranks(n_workers);
   for (int64_t i = 0; i < n_workers; ++i) {
@@ -246,19 +245,23 @@ absl::Status FleetStarter::LoadShards() {
       ++n_done;
     });
   }
-  while (n_done < calls.size()) {
+  const auto report = [&] {
     int64_t done = 0, total = 0;
     for (const auto& worker : fleet_->workers_) {
       done += worker->bytes_done;
       total += worker->bytes_total;
     }
     if (on_progress_) on_progress_(done, total);
+  };
+  while (n_done < calls.size()) {
+    report();
     if (is_cancelled()) {
       for (const auto& worker : fleet_->workers_) worker->CancelLoad();
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
   for (std::thread& call : calls) call.join();
+  report();
   if (is_cancelled()) return absl::CancelledError("loading was cancelled");
   for (size_t i = 0; i < results.size(); ++i) {
     if (!results[i].ok()) return fleet_->LostWorker(static_cast<int32_t>(i), results[i]);

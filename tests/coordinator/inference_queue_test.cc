@@ -34,7 +34,7 @@ absl::Status Ask(Inference& inference, const std::string& prompt, std::string* t
 // The first step waits until `open`; says when it is reached.
 struct HeldEngine {
   explicit HeldEngine(int64_t max_waiting)
-      : stepper(new FakeStepper("abcdef", 64, 8)),
+      : stepper(new testing::FakeStepper("abcdef", 64, 8)),
         inference(std::unique_ptr<Stepper>(stepper), max_waiting) {
     stepper->before_step = [this] {
       if (!reached.try_wait()) reached.count_down();
@@ -43,7 +43,7 @@ struct HeldEngine {
     };
   }
   std::latch reached{1}, open{1};
-  FakeStepper* stepper;
+  testing::FakeStepper* stepper;
   Inference inference;
 };
 

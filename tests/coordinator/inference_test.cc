@@ -5,19 +5,22 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "tests/testing/fake_stepper.h"
 
 namespace thermocline {
 namespace {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 struct Answer {
   absl::Status status;
   std::string text;
   std::vector<int32_t> tokens;
   std::vector<std::string> pieces;
+  std::vector<float> logprobs;
   v1::GenerateResponse last;
 };
 
@@ -28,6 +31,7 @@ Answer Ask(Inference& inference, const v1::GenerateRequest& request) {
       [&](const v1::GenerateResponse& message) {
         answer.text += message.text();
         answer.pieces.push_back(message.text());
+        answer.logprobs.push_back(message.logprob());
         if (message.token() >= 0) answer.tokens.push_back(message.token());
         answer.last = message;
         return true;
@@ -46,9 +50,9 @@ v1::GenerateRequest Greedy(const std::string& prompt, int64_t max_tokens = kUnti
 struct Engine {
   explicit Engine(const std::string& text, int64_t n_ctx = 64, int64_t batch_size = 8,
                   bool has_bos = true)
-      : stepper(new FakeStepper(text, n_ctx, batch_size, has_bos)),
+      : stepper(new testing::FakeStepper(text, n_ctx, batch_size, has_bos)),
         inference(std::unique_ptr<Stepper>(stepper), /*max_waiting=*/4) {}
-  FakeStepper* stepper;
+  testing::FakeStepper* stepper;
   Inference inference;
 };
 
@@ -83,18 +87,9 @@ TEST(Inference, ZeroTokensOnlyReadThePrompt) {
 TEST(Inference, LogprobIsOfThePlainSoftmax) {
   Engine engine("ab");
   const Answer answer = Ask(engine.inference, Greedy("a", 1));
-  (void)answer;
-  std::vector<float> logprobs;
-  ASSERT_TRUE(engine.inference
-                  .Generate(
-                      Greedy("a", 1), [] { return false; },
-                      [&](const v1::GenerateResponse& m) {
-                        logprobs.push_back(m.logprob());
-                        return true;
-                      })
-                  .ok());
-  // One logit of 20, one of 10, the other 257 are 0.
-  EXPECT_NEAR(logprobs[0], -std::log(1 + std::exp(-10) + 257 * std::exp(-20)), 1e-6);
+  ASSERT_TRUE(answer.status.ok());
+  // One logit is 20, one 10, the other 257 are 0.
+  EXPECT_NEAR(answer.logprobs[0], -std::log(1 + std::exp(-10) + 257 * std::exp(-20)), 1e-6);
 }
 
 TEST(Inference, IgnoreEosNeverChoosesAnEndToken) {
@@ -164,8 +159,9 @@ TEST(Inference, PromptLongerThanTheContextNamesBothNumbersAndTheRemedy) {
   Engine engine("abc", /*n_ctx=*/4);
   const Answer answer = Ask(engine.inference, Greedy("abcd"));
   EXPECT_EQ(answer.status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(answer.status.message()),
-              testing::AllOf(HasSubstr("5 tokens"), HasSubstr("holds 4"), HasSubstr("--ctx-size")));
+  EXPECT_THAT(
+      std::string(answer.status.message()),
+      ::testing::AllOf(HasSubstr("5 tokens"), HasSubstr("holds 4"), HasSubstr("--ctx-size")));
 }
 
 TEST(Inference, AFullContextIsAnErrorUnlessAskedFor) {
@@ -289,7 +285,7 @@ TEST(Inference, TokenizeAndDetokenizeAreInverse) {
 TEST(Inference, ListModelsSaysWhatIsWrong) {
   Engine engine("abc");
   EXPECT_EQ(engine.inference.ListModels().models(0).state(), "serving");
-  engine.stepper->state_ = absl::UnavailableError("worker 0 is lost");
+  engine.stepper->SetState(absl::UnavailableError("worker 0 is lost"));
   EXPECT_EQ(engine.inference.ListModels().models(0).state(), "worker 0 is lost");
 }
 

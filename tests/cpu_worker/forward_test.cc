@@ -192,8 +192,12 @@ TEST_P(Contract, OnePlanGivesTheSameBitsOnAllIsaLevelsThreadsAndCutsOfThePrompt)
 TEST_P(Contract, OtherPlansRegroupSumsAndGiveCloseLogits) {
   const double bound = GetParam().f32_activations ? 1e-4 : 2e-2;
   const std::vector<float> expected = Logits({1}, 2, 128, options_);
-  for (const std::vector<double>& shares :
-       {std::vector<double>{1, 1}, {1, 1, 1}, {1, 1, 1, 1, 1}, {3, 1}, {1, 5, 2}, {1, 1, 9, 1, 3}}) {
+  for (const std::vector<double>& shares : {std::vector<double>{1, 1},
+                                            {1, 1, 1},
+                                            {1, 1, 1, 1, 1},
+                                            {3, 1},
+                                            {1, 5, 2},
+                                            {1, 1, 9, 1, 3}}) {
     for (const int64_t step_tokens : {1, 128}) {
       const double distance = RelativeDistance(Logits(shares, 1, step_tokens, options_), expected);
       EXPECT_LT(distance, bound) << shares.size() << " ranks, steps of " << step_tokens;

@@ -62,10 +62,11 @@ Bytes OneTensor(const std::vector<uint64_t>& dims, uint32_t type, uint64_t offse
   return writer.PadTo(32).PutBytes(Bytes(256)).bytes();
 }
 
-Bytes TwoTensors(const std::string& first, const std::string& second, uint64_t second_offset) {
+Bytes TwoTensors(const std::string& first, const std::string& second, uint64_t second_offset,
+                 uint32_t type = kF32) {
   ByteWriter writer = Header(2, 0);
-  PutTensor(first, {16}, kF32, 0, &writer);
-  PutTensor(second, {16}, kF32, second_offset, &writer);
+  PutTensor(first, {16}, type, 0, &writer);
+  PutTensor(second, {16}, type, second_offset, &writer);
   return writer.PadTo(32).PutBytes(Bytes(256)).bytes();
 }
 
@@ -220,11 +221,15 @@ void AddBrokenTensors(Corpus* corpus) {
   corpus->Add("tensor_too_large", OneTensor({1 << 20}, kF32, 0), "needs 4194304 bytes");
   corpus->Add("tensor_unknown_type_past_end", OneTensor({4}, 77, 4096),
               "truncated in the tensor data");
+  corpus->Add("tensor_unknown_type_at_end", OneTensor({4}, 77, 256),
+              "'weights' needs 1 bytes at offset 352, the file ends at 352");
   corpus->Add("tensor_twice", TwoTensors("weights", "weights", 64),
               "tensor 'weights' is there twice");
   corpus->Add("tensor_overlap", TwoTensors("first", "second", 32),
               "tensor 'second' overlaps tensor 'first'");
   corpus->Add("tensor_same_offset", TwoTensors("first", "second", 0),
+              "tensor 'second' overlaps tensor 'first'");
+  corpus->Add("tensor_same_offset_of_unknown_type", TwoTensors("first", "second", 0, 77),
               "tensor 'second' overlaps tensor 'first'");
   corpus->Add("tensor_empty_name", TwoTensors("first", "", 64), "has no name");
   corpus->Add("tensor_zero_byte_in_name", TwoTensors("first", std::string("a\0b", 3), 64),

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <utility>
 
-namespace thermocline {
+namespace thermocline::testing {
 namespace {
 
 constexpr int32_t kBos = 1, kEos = 2, kFirstByte = 3;
@@ -55,20 +55,24 @@ absl::Status FakeStepper::Run(absl::Span<const TokenInput> tokens) {
   if (absl::Status status = before_step(); !status.ok()) return status;
   if (static_cast<int64_t>(tokens.size()) > batch_size_) return absl::InternalError("step too big");
   step_sizes.push_back(static_cast<int64_t>(tokens.size()));
+  rows_.clear();
   for (const TokenInput& input : tokens) {
     if (input.position > static_cast<int64_t>(cache_.size()) || input.position >= n_ctx_) {
       return absl::InternalError("a position with nothing before it, or beyond the context");
     }
     cache_.resize(input.position);
     cache_.push_back(input.token);
+    if (input.wants_logits) AddRow();
   }
-  if (!tokens.back().wants_logits) return absl::OkStatus();
-  logits_.assign(tokenizer_.n_vocab(), 0.0f);
-  logits_[kFirstByte + '.'] = 10.0f;
-  const bool follows =
-      cache_.size() < wanted_.size() && std::equal(cache_.begin(), cache_.end(), wanted_.begin());
-  logits_[follows ? wanted_[cache_.size()] : kFirstByte + '?'] = 20.0f;
   return absl::OkStatus();
 }
 
-}  // namespace thermocline
+void FakeStepper::AddRow() {
+  std::vector<float>& row = rows_.emplace_back(tokenizer_.n_vocab(), 0.0f);
+  row[kFirstByte + '.'] = 10.0f;
+  const bool follows =
+      cache_.size() < wanted_.size() && std::equal(cache_.begin(), cache_.end(), wanted_.begin());
+  row[follows ? wanted_[cache_.size()] : kFirstByte + '?'] = 20.0f;
+}
+
+}  // namespace thermocline::testing

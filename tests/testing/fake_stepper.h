@@ -4,12 +4,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "coordinator/engine/stepper.h"
 
-namespace thermocline {
+namespace thermocline::testing {
 
 // Token 1 is BOS, 2 is EOS, 3 + b is the byte b.
 class ByteTokenizer : public Tokenizer {
@@ -23,8 +25,8 @@ class ByteTokenizer : public Tokenizer {
 
 class FakeStepper : public Stepper {
  public:
-  // After BOS and any start of `text` the most likely token is the next byte of it, after all of it
-  // EOS; after anything else '?'. The second most likely one after all of it is '.'.
+  // After BOS and any start of `text` the most likely token (a logit of 20) is the next byte of it,
+  // after all of it EOS; after anything else '?'. Next is '.' (10); all others are 0.
   FakeStepper(std::string text, int64_t n_ctx, int64_t batch_size, bool has_bos = true);
 
   const Tokenizer& tokenizer() const override { return tokenizer_; }
@@ -32,19 +34,29 @@ class FakeStepper : public Stepper {
   int64_t n_ctx() const override { return n_ctx_; }
   int64_t batch_size() const override { return batch_size_; }
   absl::Status Run(absl::Span<const TokenInput> tokens) override;
-  const float* logits(int32_t row) const override { return logits_.data(); }
-  absl::Status state() const override { return state_; }
+  const float* logits(int32_t row) const override { return rows_[row].data(); }
+  absl::Status state() const override {
+    std::lock_guard lock(mutex_);
+    return state_;
+  }
+  void SetState(absl::Status state) {
+    std::lock_guard lock(mutex_);
+    state_ = std::move(state);
+  }
 
   std::function<absl::Status()> before_step = [] { return absl::OkStatus(); };
   std::vector<int64_t> step_sizes;  // n_tokens of each step so far
-  absl::Status state_;
 
  private:
+  void AddRow();
+
+  mutable std::mutex mutex_;
+  absl::Status state_;
   ByteTokenizer tokenizer_;
   std::vector<int32_t> wanted_;  // BOS, the text, EOS
   int64_t n_ctx_, batch_size_;
   std::vector<int32_t> cache_;
-  std::vector<float> logits_;  // [n_vocab]
+  std::vector<std::vector<float>> rows_;  // of the last step, each [n_vocab]
 };
 
-}  // namespace thermocline
+}  // namespace thermocline::testing

@@ -59,8 +59,8 @@ absl::StatusOr<std::unique_ptr<MiniFleet>> MiniFleet::Create(const GgufFile* fil
     fleet->ranks_.push_back(std::move(rank));
   }
   for (const auto& rank : fleet->ranks_) {
-    rank->thread = std::thread(
-        [rank = rank.get()] { rank->end = rank->forward->Serve(*rank->exchange); });
+    rank->thread =
+        std::thread([rank = rank.get()] { rank->end = rank->forward->Serve(*rank->exchange); });
   }
   return fleet;
 }
