@@ -37,6 +37,7 @@ class Inference {
   v1::ListModelsResponse ListModels() const;
 
   absl::Status state() const { return stepper_->state(); }  // of the fleet
+  int64_t n_pending() const;  // requests that run or wait
 
  private:
   class Turn;  // a place in the queue
@@ -52,7 +53,7 @@ class Inference {
 
   std::unique_ptr<Stepper> stepper_;
   int64_t max_waiting_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable turn_changed_;
   std::deque<uint64_t> queue_;  // tickets; the front one runs
   uint64_t next_ticket_ = 0;

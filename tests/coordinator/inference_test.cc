@@ -139,10 +139,10 @@ TEST(Inference, TokensOfTheRequestBeforeAreNotComputedAgain) {
   Engine engine("0123456789abcdefghij", 64, /*batch_size=*/32);
   ASSERT_TRUE(Ask(engine.inference, Greedy("01234567")).status.ok());
   engine.stepper->step_sizes.clear();
-  const Answer answer = Ask(engine.inference, Greedy("0123456789abcX"));
+  const Answer answer = Ask(engine.inference, Greedy("0123456789abcX", 2));
   EXPECT_EQ(answer.last.usage().cached_tokens(), 14);  // BOS and 13 bytes
   EXPECT_EQ(engine.stepper->step_sizes[0], 1);
-  EXPECT_EQ(answer.text.substr(0, 2), "??");  // so the cache did change
+  EXPECT_EQ(answer.text, "??");  // so the cache did change
 }
 
 TEST(Inference, TheLastPromptTokenIsAlwaysRunAgain) {

@@ -1,0 +1,129 @@
+// main's command line: what is read, what excludes what, what is refused.
+#include "coordinator/cli/main_options.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <fstream>
+
+namespace thermocline {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct Parsed {
+  absl::Status status;
+  MainOptions options;
+};
+
+Parsed Parse(std::vector<const char*> words) {
+  Parsed parsed;
+  FlagSet flags("main", "usage");
+  AddMainFlags(&flags, &parsed.options);
+  words.insert(words.begin(), "main");
+  parsed.status = flags.Parse(static_cast<int>(words.size()), words.data());
+  if (parsed.status.ok()) parsed.status = FinishMainOptions(flags, &parsed.options);
+  return parsed;
+}
+
+std::string ErrorOf(std::vector<const char*> words) {
+  return std::string(Parse(std::move(words)).status.message());
+}
+
+TEST(MainOptions, TheGuidesLineIsRead) {
+  const Parsed parsed = Parse({"-m",
+                               "m.gguf",
+                               "--gpu-layers",
+                               "20",
+                               "--n-gpu-layers",
+                               "19",
+                               "-i",
+                               "--ctx-size",
+                               "4096",
+                               "--temp",
+                               "0.7",
+                               "--top-p",
+                               "0.9",
+                               "--repeat-penalty",
+                               "1.1",
+                               "--color",
+                               "--threads",
+                               "8",
+                               "-n",
+                               "512"});
+  ASSERT_TRUE(parsed.status.ok()) << parsed.status;
+  const MainOptions& options = parsed.options;
+  EXPECT_EQ(options.fleet.options.model_path, "m.gguf");
+  EXPECT_EQ(options.fleet.n_gpu_layers, 19);
+  EXPECT_EQ(options.fleet.options.n_ctx, 4096);
+  EXPECT_EQ(options.fleet.options.n_threads, 8);
+  EXPECT_EQ(options.Sampling().temperature(), 0.7);
+  EXPECT_EQ(options.Sampling().top_p(), 0.9);
+  EXPECT_EQ(options.Sampling().repeat_penalty(), 1.1);
+  EXPECT_EQ(options.max_tokens, 512);
+  EXPECT_TRUE(options.interactive && options.color);
+}
+
+TEST(MainOptions, EscapesAreReadInPromptsUnlessToldOtherwise) {
+  EXPECT_EQ(Parse({"-m", "m", "-p", R"(a\nb)"}).options.prompt, "a\nb");
+  EXPECT_EQ(Parse({"-m", "m", "-p", R"(a\nb)", "--no-escape"}).options.prompt, R"(a\nb)");
+}
+
+TEST(MainOptions, AFilesTextStaysAsItIsButForItsLastNewline) {
+  const std::string path = ::testing::TempDir() + "main_options_prompt.txt";
+  std::ofstream(path) << "a\\n\nb\n\n";
+  EXPECT_EQ(Parse({"-m", "m", "-f", path.c_str()}).options.prompt, "a\\n\nb\n");
+  EXPECT_EQ(Parse({"-m", "m", "-f", path.c_str(), "-p", "later wins"}).options.prompt,
+            "later wins");
+  std::remove(path.c_str());
+  EXPECT_THAT(ErrorOf({"-m", "m", "-f", path.c_str()}), HasSubstr(path));
+}
+
+TEST(MainOptions, WithoutASeedOneIsPicked) {
+  EXPECT_GE(Parse({"-m", "m"}).options.seed, 0);
+  EXPECT_EQ(Parse({"-m", "m", "-s", "42"}).options.Sampling().seed(), 42);
+}
+
+TEST(MainOptions, AModelIsNeededUnlessACoordinatorHasOne) {
+  EXPECT_THAT(ErrorOf({"-p", "x"}), HasSubstr("-m"));
+  EXPECT_TRUE(Parse({"--coordinator", "127.0.0.1:1", "-p", "x"}).status.ok());
+}
+
+TEST(MainOptions, FlagsOfAnOwnFleetDoNotGoWithACoordinator) {
+  for (const char* flag : {"-m", "-t", "--workers", "--plan"}) {
+    EXPECT_THAT(ErrorOf({"--coordinator", "127.0.0.1:1", flag, "1"}), HasSubstr(flag));
+  }
+}
+
+TEST(MainOptions, FlagsThatAreNotHonouredAreRefusedWithAReason) {
+  for (const char* flag : {"--predictor-path", "--vram-budget", "--mirostat", "--grammar", "--lora",
+                           "--prompt-cache", "-np", "--rpc", "--numa", "-r", "--rope-freq-base"}) {
+    const std::string error = ErrorOf({"-m", "m", flag, "1"});
+    EXPECT_THAT(error, HasSubstr(flag));
+    EXPECT_THAT(error, HasSubstr("not honoured"));
+  }
+  for (const char* flag : {"--mlock", "--reset-gpu-index", "-cnv", "--jinja", "-ins"}) {
+    EXPECT_THAT(ErrorOf({"-m", "m", flag}), HasSubstr("not honoured"));
+  }
+}
+
+TEST(MainOptions, GpuLayersTakesNumbersAndWords) {
+  EXPECT_EQ(Parse({"-m", "m", "-ngl", "all"}).options.fleet.n_gpu_layers, -1);
+  EXPECT_EQ(Parse({"-m", "m", "-ngl", "auto"}).options.fleet.n_gpu_layers, 0);
+  EXPECT_THAT(ErrorOf({"-m", "m", "-ngl", "many"}), HasSubstr("number of layers"));
+  EXPECT_FALSE(Parse({"-m", "m", "-ngl", "-2"}).status.ok());
+}
+
+TEST(MainOptions, TypesOfNumbersReachTheFleet) {
+  const MainOptions options =
+      Parse({"-m", "m", "--kv-type", "f32", "--activations", "f32", "--worker-timeout", "3"})
+          .options;
+  EXPECT_TRUE(options.fleet.options.f32_kv);
+  EXPECT_TRUE(options.fleet.options.f32_activations);
+  EXPECT_EQ(options.fleet.options.stall_timeout_ms, 3000);
+  EXPECT_TRUE(Parse({"-m", "m", "--memory_f32"}).options.fleet.options.f32_kv);
+}
+
+}  // namespace
+}  // namespace thermocline

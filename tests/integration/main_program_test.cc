@@ -1,0 +1,227 @@
+// build/bin/main as a user runs it: text, errors, signals, with real workers.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "common/model/tokenizer.h"
+#include "tests/integration/programs.h"
+
+namespace thermocline {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::Child;
+using testing::ChildResult;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+ChildResult RunMain(std::vector<std::string> words) {
+  words.insert(words.begin(), ProgramPath("main"));
+  return testing::RunChild(words);
+}
+
+std::vector<std::string> Greedy(const std::string& prompt, int n_tokens) {
+  return {"-m",
+          ShippedModel(),
+          "--no-escape",
+          "-p",
+          prompt,
+          "-n",
+          std::to_string(n_tokens),
+          "--temp",
+          "0",
+          "-t",
+          "1",
+          "--quiet",
+          "--workers",
+          "1"};
+}
+
+std::vector<std::string> With(std::vector<std::string> words, std::vector<std::string> more) {
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+class MainProgram : public ::testing::Test {
+ protected:
+  MainProgram() {
+    auto model = testing::LoadExpectedModel(ShippedModel());
+    EXPECT_TRUE(model.ok()) << model.status();
+    model_ = *std::move(model);
+  }
+  testing::ExpectedModel model_;
+};
+
+TEST_F(MainProgram, PrintsTheExpectedGreedyText) {
+  for (const testing::ExpectedPrompt& prompt : model_.prompts) {
+    const ChildResult result =
+        RunMain(With(Greedy(prompt.text, static_cast<int>(prompt.greedy.size())),
+                     {"--activations", "f32", "--kv-type", "f32", "--workers", "2", "-t", "2"}));
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_EQ(result.out, prompt.text + prompt.greedy_text);
+    EXPECT_EQ(result.err, "") << "--quiet";
+  }
+}
+
+TEST_F(MainProgram, WithInt8TheTextIsTheSameUpToTheFirstNearTie) {
+  const auto tokenizer = Tokenizer::Create(*model_.file);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  for (const testing::ExpectedPrompt& prompt : model_.prompts) {
+    std::string sure = prompt.text;
+    for (size_t i = 0; i < prompt.greedy.size() && prompt.margin[i] >= 0.1f; ++i) {
+      sure += (*tokenizer)->Piece(prompt.greedy[i], /*special=*/false);
+    }
+    const ChildResult result = RunMain(Greedy(prompt.text, static_cast<int>(prompt.greedy.size())));
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_THAT(result.out, StartsWith(sure));
+  }
+}
+
+TEST_F(MainProgram, ASeedGivesTheSameTextEveryTime) {
+  const std::vector<std::string> words =
+      With(Greedy("The king", 24), {"--temp", "1.5", "--seed", "7"});
+  const ChildResult first = RunMain(words), second = RunMain(words);
+  EXPECT_EQ(first.exit_code, 0) << first.err;
+  EXPECT_EQ(first.out, second.out);
+  EXPECT_NE(first.out, RunMain(With(words, {"--seed", "8"})).out);
+}
+
+TEST_F(MainProgram, WithoutQuietItSaysWhatRunsAndHowFast) {
+  std::vector<std::string> words = Greedy("The king", 4);
+  std::erase(words, "--quiet");
+  const ChildResult result = RunMain(With(words, {"-ngl", "20"}));
+  EXPECT_EQ(result.exit_code, 0);
+  for (const char* text : {"reluctant-13m-q8_0.gguf", "1 worker", "1 thread", "shm", "load time",
+                           "prompt eval time", "tokens per second", "no GPU"}) {
+    EXPECT_THAT(result.err, HasSubstr(text));
+  }
+  EXPECT_THAT(result.out, StartsWith("The king"));
+}
+
+// One line on stderr, nothing on stdout, and not 0.
+void ExpectOneLineError(const ChildResult& result, const std::string& what) {
+  EXPECT_NE(result.exit_code, 0);
+  EXPECT_LT(result.exit_code, 128) << "ended by a signal: " << result.err;
+  EXPECT_EQ(result.out, "");
+  EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+  EXPECT_THAT(result.err, StartsWith("main: error: "));
+  EXPECT_THAT(result.err, HasSubstr(what));
+}
+
+TEST_F(MainProgram, WrongUseIsOneClearLine) {
+  ExpectOneLineError(RunMain({"-m", ShippedModel(), "--tmep", "0"}), "--temp");
+  ExpectOneLineError(RunMain({"-p", "x"}), "-m");
+  ExpectOneLineError(RunMain({"-m", "/nonexistent/model.gguf", "-p", "x"}),
+                     "/nonexistent/model.gguf");
+  ExpectOneLineError(RunMain({"-m", "/", "-p", "x"}), "/");
+  ExpectOneLineError(RunMain(With(Greedy(std::string(4000, 'x') + " x", 1), {"-c", "64"})),
+                     "--ctx-size");
+  ExpectOneLineError(RunMain({"--coordinator", "127.0.0.1:1", "-p", "x"}), "127.0.0.1:1");
+}
+
+TEST_F(MainProgram, DamagedFilesAreOneClearLine) {
+  const std::string folder = ::testing::TempDir();
+  const std::string text = folder + "main_test_not_a.gguf";
+  std::ofstream(text) << "this is no model\n";
+  ExpectOneLineError(RunMain({"-m", text, "-p", "x", "--quiet"}), text);
+  std::filesystem::remove(text);
+
+  std::ifstream whole_file(ShippedModel(), std::ios::binary);
+  const std::string whole(std::istreambuf_iterator<char>(whole_file), {});
+  for (size_t n : {size_t{0}, size_t{100}, size_t{100'000}, whole.size() - 1}) {
+    const std::string cut = folder + "main_test_cut.gguf";
+    std::ofstream(cut, std::ios::binary) << whole.substr(0, n);
+    ExpectOneLineError(RunMain({"-m", cut, "-p", "x", "--quiet"}), cut);
+    std::filesystem::remove(cut);
+  }
+}
+
+TEST_F(MainProgram, AFullContextIsAnErrorUnlessAskedFor) {
+  const std::vector<std::string> words = With(Greedy("The king", -1), {"-c", "32", "--ignore-eos"});
+  const ChildResult error = RunMain(words);
+  EXPECT_EQ(error.exit_code, 1);
+  EXPECT_THAT(error.err, HasSubstr("context is full (32 tokens)"));
+  EXPECT_THAT(error.out, StartsWith("The king"));
+  const ChildResult end = RunMain(With(words, {"-n", "-2"}));
+  EXPECT_EQ(end.exit_code, 0) << end.err;
+  EXPECT_EQ(end.out, error.out);
+}
+
+TEST_F(MainProgram, AFullDiskIsAnError) {
+  const ChildResult result = testing::RunChild(
+      {"/bin/sh", "-c",
+       ProgramPath("main") + " -m " + ShippedModel() + " -p x -n 4 --quiet >/dev/full"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, HasSubstr("No space left"));
+}
+
+TEST_F(MainProgram, HelpAndVersionEndWithZero) {
+  const ChildResult help = RunMain({"--help"});
+  EXPECT_EQ(help.exit_code, 0);
+  EXPECT_THAT(help.out, HasSubstr("--ctx-size"));
+  const ChildResult version = RunMain({"--version"});
+  EXPECT_EQ(version.exit_code, 0);
+  EXPECT_THAT(version.out, StartsWith("thermocline "));
+}
+
+TEST_F(MainProgram, CtrlCStopsCleanlyAndLeavesNoProcess) {
+  for (const auto& [signal, exit_code] : {std::pair{SIGINT, 130}, std::pair{SIGTERM, 143}}) {
+    std::vector<std::string> words =
+        With(Greedy("The king", -2), {"--ignore-eos", "--workers", "2", "-t", "2"});
+    std::erase(words, "--quiet");
+    words.insert(words.begin(), ProgramPath("main"));
+    Child child(words);
+    ASSERT_TRUE(child.WaitForOut("The king ", 30s)) << child.err();
+    child.Signal(signal);
+    const ChildResult result = child.Wait(10s);
+    EXPECT_FALSE(result.timed_out);
+    EXPECT_EQ(result.exit_code, exit_code) << result.err;
+    EXPECT_THAT(result.err, HasSubstr("eval time"));
+    EXPECT_TRUE(NothingIsLeft(child));
+  }
+}
+
+TEST_F(MainProgram, CtrlCWhileLoadingLeavesNoProcess) {
+  for (const auto delay : {0ms, 20ms, 60ms, 120ms}) {
+    std::vector<std::string> words = Greedy("The king", 2000);
+    words.insert(words.begin(), ProgramPath("main"));
+    Child child(words);
+    std::this_thread::sleep_for(delay);
+    child.Signal(SIGINT);
+    const ChildResult result = child.Wait(10s);
+    EXPECT_FALSE(result.timed_out);
+    EXPECT_EQ(result.exit_code, 130) << result.err;
+    EXPECT_TRUE(NothingIsLeft(child));
+  }
+}
+
+TEST_F(MainProgram, WithTurnsCtrlCGivesTheTurnBack) {
+  Child child({ProgramPath("main"), "-m", ShippedModel(), "-i", "-p", "The king", "-n", "-2",
+               "--ignore-eos", "--temp", "0", "-t", "1", "--quiet"});
+  ASSERT_TRUE(child.WaitForOut("The king ", 30s)) << child.err();
+  child.Signal(SIGINT);
+  std::this_thread::sleep_for(200ms);  // it must be waiting for a line now
+  EXPECT_EQ(child.Family().empty(), false);
+  child.Signal(SIGINT);
+  const ChildResult result = child.Wait(10s);
+  EXPECT_FALSE(result.timed_out);
+  EXPECT_EQ(result.exit_code, 130) << result.err;
+  EXPECT_TRUE(NothingIsLeft(child));
+}
+
+TEST_F(MainProgram, TurnsEndWithTheInput) {
+  Child child({ProgramPath("main"), "-m", ShippedModel(), "-i", "-n", "4", "--temp", "0", "-t", "1",
+               "--quiet"});
+  child.Type("The king\nThe queen\n");
+  const ChildResult result = child.Wait(30s);
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.out, "");
+}
+
+}  // namespace
+}  // namespace thermocline
