@@ -54,8 +54,9 @@ std::vector<NumaNode> UsableNodes() {
 
 absl::Status BindToNode(int32_t node_id) {
   const std::vector<NumaNode> nodes = UsableNodes();
-  const auto node = std::find_if(nodes.begin(), nodes.end(),
-                                 [&](const NumaNode& candidate) { return candidate.id == node_id; });
+  const auto node = std::find_if(nodes.begin(), nodes.end(), [&](const NumaNode& candidate) {
+    return candidate.id == node_id;
+  });
   if (node == nodes.end()) {
     return absl::InvalidArgumentError(
         fmt::format("NUMA node {} has no CPU that this process may use", node_id));
@@ -81,8 +82,8 @@ absl::Status BindToNode(int32_t node_id) {
   nodemask_zero(&mask);
   nodemask_set_compat(&mask, node_id);
   if (set_mempolicy(MPOL_BIND, mask.n, NUMA_NUM_NODES) != 0) {
-    return absl::InternalError(fmt::format("can't bind memory to NUMA node {}: {}", node_id,
-                                           std::strerror(errno)));
+    return absl::InternalError(
+        fmt::format("can't bind memory to NUMA node {}: {}", node_id, std::strerror(errno)));
   }
   return absl::OkStatus();
 }

@@ -14,8 +14,8 @@ struct NumaNode {
   std::vector<int32_t> cpus;  // that this process may run on; never empty
 };
 
-// Nodes with at least one CPU that this process may use (at least one; node 0 where the kernel knows
-// no NUMA).
+// Nodes with at least one CPU that this process may use (at least one; node 0 where the kernel
+// knows no NUMA).
 std::vector<NumaNode> UsableNodes();
 
 // Lets this process (threads started later inherit it) run only on the node's CPUs that it may use,

@@ -52,8 +52,8 @@ void Fleet::GiveUp(const absl::Status& reason) {
 
 void Fleet::OnWorkerEnd(int32_t rank) {
   WorkerHandle& worker = *workers_[rank];
-  GiveUp(absl::UnavailableError(
-      fmt::format("{} {}", worker.name(), worker.process()->DescribeEnd())));
+  GiveUp(
+      absl::UnavailableError(fmt::format("{} {}", worker.name(), worker.process()->DescribeEnd())));
 }
 
 absl::Status Fleet::LostWorker(int32_t rank, const absl::Status& status) {
@@ -85,8 +85,8 @@ absl::Status Fleet::Run(absl::Span<const TokenInput> tokens) {
     step_tokens_.push_back({token.slot, token.position, token.wants_logits ? n_rows++ : -1});
   }
   if (n_rows > options_.max_logit_rows) {
-    return absl::InvalidArgumentError(
-        fmt::format("{} tokens want logits, a step has at most {}", n_rows, options_.max_logit_rows));
+    return absl::InvalidArgumentError(fmt::format("{} tokens want logits, a step has at most {}",
+                                                  n_rows, options_.max_logit_rows));
   }
   const absl::Status status = driver_->Run(step_tokens_, n_rows, options_.stall_timeout_ms);
   return status.ok() ? status : ExplainFailure(status);
@@ -96,10 +96,9 @@ absl::Status Fleet::ExplainFailure(const absl::Status& step_status) {
   for (const auto& worker : workers_) {
     const RankProxy* proxy = worker->proxy();
     if (proxy == nullptr || proxy->status().ok()) continue;
-    return CannotCompute(LostWorker(
-        worker->rank(),
-        absl::UnavailableError(fmt::format("{} is lost: {}", worker->name(),
-                                           std::string(proxy->status().message())))));
+    return CannotCompute(LostWorker(worker->rank(), absl::UnavailableError(fmt::format(
+                                                        "{} is lost: {}", worker->name(),
+                                                        std::string(proxy->status().message())))));
   }
   std::string message(step_status.message());
   if (absl::IsDeadlineExceeded(step_status)) {

@@ -26,20 +26,20 @@ class WorkerHandle;
 
 struct FleetOptions {
   std::string model_path;
-  std::string hidden_activation;    // "": as the file says
-  std::string plan_path;            // "": split by threads
-  std::string isa = "auto";         // auto, reference, avx2, avx512
-  std::string transport = "auto";   // auto, shm, grpc; auto: shm for spawned workers
+  std::string hidden_activation;   // "": as the file says
+  std::string plan_path;           // "": split by threads
+  std::string isa = "auto";        // auto, reference, avx2, avx512
+  std::string transport = "auto";  // auto, shm, grpc; auto: shm for spawned workers
   bool f32_activations = false;
   bool f32_kv = false;
-  int64_t n_workers = 0;            // 0: one per NUMA node
-  int64_t n_threads = 0;            // of all local workers; 0: the CPUs this process may use
-  int64_t n_ctx = 0;                // 0: the model's own
+  int64_t n_workers = 0;  // 0: one per NUMA node
+  int64_t n_threads = 0;  // of all local workers; 0: the CPUs this process may use
+  int64_t n_ctx = 0;      // 0: the model's own
   int64_t n_slots = 1;
-  int64_t batch_size = 512;         // tokens of a step, at most
-  int64_t max_logit_rows = 1;       // of a step
-  int64_t stall_timeout_ms = 10000; // without progress, a step is given up
-  std::string worker_binary;        // "": cpu_worker beside this program
+  int64_t batch_size = 512;               // tokens of a step, at most
+  int64_t max_logit_rows = 1;             // of a step
+  int64_t stall_timeout_ms = 10000;       // without progress, a step is given up
+  std::string worker_binary;              // "": cpu_worker beside this program
   std::string tls_ca, tls_cert, tls_key;  // for workers on other hosts
 };
 
@@ -95,9 +95,9 @@ class Fleet : public Stepper {
   std::vector<std::unique_ptr<WorkerHandle>> workers_;  // [n_ranks]
   std::vector<StepToken> step_tokens_;                  // of the step being posted
   mutable std::mutex mutex_;
-  absl::Status failure_;                                // guarded by mutex_
-  bool is_ending_ = false;                              // guarded by mutex_
-  std::unique_ptr<Supervisor> supervisor_;              // after what its callback uses
+  absl::Status failure_;                    // guarded by mutex_
+  bool is_ending_ = false;                  // guarded by mutex_
+  std::unique_ptr<Supervisor> supervisor_;  // after what its callback uses
   friend class FleetStarter;
 };
 

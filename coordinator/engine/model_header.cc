@@ -68,9 +68,9 @@ absl::Status ModelHeader::ReadEmbedding(int32_t token, float* x) const {
                 static_cast<off_t>(embedding_->file_offset + token * row_bytes + done));
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) {
-      return absl::DataLossError(fmt::format("{}: can't read {}: {}", file_->path(),
-                                             embedding_->name,
-                                             n == 0 ? "the file has shrunk" : std::strerror(errno)));
+      return absl::DataLossError(
+          fmt::format("{}: can't read {}: {}", file_->path(), embedding_->name,
+                      n == 0 ? "the file has shrunk" : std::strerror(errno)));
     }
     done += n;
   }

@@ -1,5 +1,5 @@
-// What the coordinator knows of a model: configuration, tokenizer, embedding rows read from the file
-// as they are needed. It holds no weights.
+// What the coordinator knows of a model: configuration, tokenizer, embedding rows read from the
+// file as they are needed. It holds no weights.
 #pragma once
 
 #include <cstdint>

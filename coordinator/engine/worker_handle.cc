@@ -27,8 +27,7 @@ std::string WorkerHandle::name() const {
 absl::Status WorkerHandle::Named(const grpc::Status& status) const {
   if (status.ok()) return absl::OkStatus();
   const absl::Status plain = FromGrpc(status);
-  return absl::Status(plain.code(),
-                      fmt::format("{}: {}", name(), std::string(plain.message())));
+  return absl::Status(plain.code(), fmt::format("{}: {}", name(), std::string(plain.message())));
 }
 
 absl::StatusOr<worker::v1::ConfigureResponse> WorkerHandle::Configure(
@@ -40,9 +39,9 @@ absl::StatusOr<worker::v1::ConfigureResponse> WorkerHandle::Configure(
   const grpc::Status status = stub_->Configure(&context, request, &response);
   if (!status.ok()) return Named(status);
   if (response.version() != kVersion) {
-    return absl::FailedPreconditionError(fmt::format(
-        "{} is version {}, this coordinator is version {}; both must be the same", name(),
-        response.version(), kVersion));
+    return absl::FailedPreconditionError(
+        fmt::format("{} is version {}, this coordinator is version {}; both must be the same",
+                    name(), response.version(), kVersion));
   }
   return response;
 }

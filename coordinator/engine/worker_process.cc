@@ -92,8 +92,7 @@ absl::StatusOr<std::unique_ptr<WorkerProcess>> WorkerProcess::Spawn(const std::s
   process->pid_ = *pid;
   process->pidfd_ = static_cast<int>(syscall(SYS_pidfd_open, process->pid_, 0));
   if (process->pidfd_ < 0) {
-    return absl::UnavailableError(
-        fmt::format("can't watch a worker: {}", std::strerror(errno)));
+    return absl::UnavailableError(fmt::format("can't watch a worker: {}", std::strerror(errno)));
   }
   return process;
 }

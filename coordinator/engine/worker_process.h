@@ -1,5 +1,5 @@
-// One worker process on this host: started with what it inherits, watched, ended. What is said to it
-// over gRPC is worker_handle.h.
+// One worker process on this host: started with what it inherits, watched, ended. What is said to
+// it over gRPC is worker_handle.h.
 #pragma once
 
 #include <sys/types.h>

@@ -222,7 +222,7 @@ void AddBrokenTensors(Corpus* corpus) {
   corpus->Add("tensor_unknown_type_past_end", OneTensor({4}, 77, 4096),
               "truncated in the tensor data");
   corpus->Add("tensor_unknown_type_at_end", OneTensor({4}, 77, 256),
-              "'weights' needs 1 bytes at offset 352, the file ends at 352");
+              "'weights' needs 1 bytes at offset 320, the file ends at 320");
   corpus->Add("tensor_twice", TwoTensors("weights", "weights", 64),
               "tensor 'weights' is there twice");
   corpus->Add("tensor_overlap", TwoTensors("first", "second", 32),

@@ -76,6 +76,12 @@ TEST(TensorTable, TransposedShapesAreRefused) {
   EXPECT_THAT(Message(status), HasSubstr("is [64, 96], but [d_ff, d_model] is [96, 64]"));
 }
 
+TEST(TensorTable, RowsOfTheWrongLengthAreRefused) {
+  const absl::Status status =
+      Check(Tiny().TensorF32("blk.0.ffn_up.weight", {32, 96}, std::vector<float>(32 * 96)));
+  EXPECT_THAT(Message(status), HasSubstr("is [96, 32], but [d_ff, d_model] is [96, 64]"));
+}
+
 TEST(TensorTable, AThirdDimensionIsRefused) {
   const absl::Status status =
       Check(Tiny().TensorF32("blk.0.ffn_up.weight", {64, 96, 2}, std::vector<float>(2 * 64 * 96)));
