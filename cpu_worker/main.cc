@@ -71,7 +71,7 @@ int Run(const Options& options) {
                           _exit(Fail(std::string(end.message())));
                         });
   grpc::ServerBuilder builder;
-  ConfigureServer(&builder);
+  ConfigureServer(&builder, options.listen);
   builder.RegisterService(&service);
   ExchangeServer exchange_server(&service, &builder);
   int port = 0;

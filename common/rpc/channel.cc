@@ -9,14 +9,16 @@
 #include <netinet/in.h>
 
 #include <cstdlib>
+#include <limits>
 
 #include "common/util/status_macros.h"
 
 namespace thermocline {
 namespace {
 
-constexpr int kKeepaliveMs = 10'000;        // of silence, then a ping
-constexpr int kKeepaliveTimeoutMs = 5'000;  // for its answer
+constexpr int kKeepaliveMs = 10'000;  // of silence, then a ping
+// For its answer. A client without a running call looks at its sockets every 5 s only.
+constexpr int kKeepaliveTimeoutMs = 15'000;
 constexpr int kNoLimit = -1;
 
 bool IsLocal(const std::string& address) {
@@ -83,9 +85,13 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> ServerCredentialsFor(
   return ServerCredentials(tls);
 }
 
-void ConfigureServer(grpc::ServerBuilder* builder) {
+void ConfigureServer(grpc::ServerBuilder* builder, const std::string& address) {
   builder->SetMaxReceiveMessageSize(kNoLimit);
   builder->SetMaxSendMessageSize(kNoLimit);
+  if (address.empty() || address.starts_with("unix:")) {  // the kernel tells who is gone
+    builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, std::numeric_limits<int>::max());
+    return;
+  }
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);

@@ -32,7 +32,9 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> ChannelTo(const std::string& addr
 // The same rule for who listens; with TLS files, clients must show a certificate of the CA.
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> ServerCredentialsFor(
     const std::string& address, const TlsFiles& tls);
-// Messages of any size, and keepalive as ChannelTo has it.
-void ConfigureServer(grpc::ServerBuilder* builder);
+// Messages of any size, and on TCP the same keepalive. address: what the server listens on; "" for
+// one that has inherited sockets only. (Pings over those would end idle channels: their client does
+// not look at a socket while it makes no call.)
+void ConfigureServer(grpc::ServerBuilder* builder, const std::string& address);
 
 }  // namespace thermocline

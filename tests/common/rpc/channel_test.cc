@@ -84,7 +84,7 @@ class TlsTest : public ::testing::Test {
     const std::string any_port = "127.0.0.1:0";
     int port = 0;
     grpc::ServerBuilder builder;
-    ConfigureServer(&builder);
+    ConfigureServer(&builder, any_port);
     builder.AddListeningPort(any_port,
                              ServerCredentialsFor(any_port, Files("ours", "ours")).value(), &port);
     builder.RegisterService(&service);

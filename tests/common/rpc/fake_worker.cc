@@ -34,7 +34,7 @@ std::unique_ptr<FakeWorker> FakeWorker::OnUnixSocket(const std::string& path, Se
 }
 
 void FakeWorker::Start(grpc::ServerBuilder& builder, Serve serve) {
-  ConfigureServer(&builder);
+  ConfigureServer(&builder, "");
   builder.RegisterService(&service_);
   exchange_ = std::make_unique<ExchangeServer>(&service_, &builder);
   server_ = builder.BuildAndStart();
