@@ -9,8 +9,9 @@
 namespace thermocline::kernels::avx512 {
 namespace {
 
-// Enough independent fmas to hide their latency; fewer loads of weights than of activations.
-constexpr int kTileTokens = 12;
+// Enough independent fmas to hide their latency, and no more streams of activations than a
+// first-level cache of 8 ways holds where their distance is a multiple of 4 KB.
+constexpr int kTileTokens = 8;
 
 // The weights of 16 rows at one k.
 struct F32 {
@@ -55,10 +56,9 @@ template <class Weights>
 void tiles(const uint8_t* weights, int64_t n_k, bool first, const float* x, int64_t x_stride,
            int64_t n_tokens, float* out, int64_t out_stride) {
   using Tile = void (*)(const uint8_t*, int64_t, bool, const float*, int64_t, float*, int64_t);
-  static constexpr Tile kTiles[kTileTokens] = {
-      tile<Weights, 1>, tile<Weights, 2>,  tile<Weights, 3>,  tile<Weights, 4>,
-      tile<Weights, 5>, tile<Weights, 6>,  tile<Weights, 7>,  tile<Weights, 8>,
-      tile<Weights, 9>, tile<Weights, 10>, tile<Weights, 11>, tile<Weights, 12>};
+  static constexpr Tile kTiles[kTileTokens] = {tile<Weights, 1>, tile<Weights, 2>, tile<Weights, 3>,
+                                               tile<Weights, 4>, tile<Weights, 5>, tile<Weights, 6>,
+                                               tile<Weights, 7>, tile<Weights, 8>};
   for (int64_t t = 0; t < n_tokens; t += kTileTokens) {
     const int64_t left = n_tokens - t;
     kTiles[(left < kTileTokens ? left : kTileTokens) - 1](
