@@ -51,14 +51,14 @@ class ProgressTerminalTest : public ::testing::Test {
     ASSERT_EQ(openpty(&master_, &slave, nullptr, nullptr, nullptr), 0);
     terminal_ = fdopen(slave, "w");
   }
-  void TearDown() override {
-    std::fclose(terminal_);
-    close(master_);
-  }
+  // Everything that was written to the terminal, which closes with this: its end is the only sure
+  // sign that all of it has come through.
   std::string Seen() {
-    std::fflush(terminal_);
-    std::string text(8192, '\0');
-    text.resize(std::max<ssize_t>(read(master_, text.data(), text.size()), 0));
+    std::fclose(terminal_);
+    std::string text;
+    char buffer[4096];
+    for (ssize_t n; (n = read(master_, buffer, sizeof(buffer))) > 0;) text.append(buffer, n);
+    close(master_);
     return text;
   }
   int master_ = -1;
@@ -66,10 +66,12 @@ class ProgressTerminalTest : public ::testing::Test {
 };
 
 TEST_F(ProgressTerminalTest, ManyUpdatesAreFewRedraws) {
-  Progress progress("loading", terminal_, true);
-  // Few enough for the terminal's buffer, should every one of them be drawn.
-  for (int i = 1; i <= 40; ++i) progress.Update(i * 100'000, 10'000'000);
-  progress.Finish();
+  {
+    Progress progress("loading", terminal_, true);
+    // Few enough for the terminal's buffer, should every one of them be drawn.
+    for (int i = 1; i <= 40; ++i) progress.Update(i * 100'000, 10'000'000);
+    progress.Finish();
+  }
   const std::string text = Seen();
   const auto redraws =
       std::count(text.begin(), text.end(), '[') / 2;  // one in ESC[K, one of the bar
@@ -91,8 +93,10 @@ TEST_F(ProgressTerminalTest, UnfinishedBarEndsItsLine) {
 }
 
 TEST_F(ProgressTerminalTest, UnknownTotalIsNoDivision) {
-  Progress progress("loading", terminal_, true);
-  progress.Update(0, 0);
+  {
+    Progress progress("loading", terminal_, true);
+    progress.Update(0, 0);
+  }
   EXPECT_THAT(Seen(), HasSubstr("  0 %"));
 }
 
