@@ -20,7 +20,7 @@ namespace {
 
 constexpr char kUsage[] =
     "Serves a model over gRPC, split over workers on this machine.\n"
-    "  coordinator -m MODEL.gguf --listen 127.0.0.1:50051\n";
+    "  coordinator -m MODEL.gguf --listen 127.0.0.1:50051";
 constexpr std::chrono::milliseconds kGrace(2000);  // for running calls, after a signal
 constexpr int64_t kMaxQueue = 1 << 16;
 

@@ -20,7 +20,7 @@ namespace {
 
 constexpr char kUsage[] =
     "Measures a model on this machine.\n"
-    "  bench -m MODEL.gguf -p 512 -n 128 -t 1,2 --workers 1,2 -o md\n";
+    "  bench -m MODEL.gguf -p 512 -n 128 -t 1,2 --workers 1,2 -o md";
 // Far beyond any cache; the best of so many is what the threads can reach.
 constexpr int64_t kReadBufferBytes = int64_t{1} << 30;
 constexpr int32_t kReadRepeats = 5;

@@ -23,7 +23,7 @@ namespace {
 
 constexpr char kUsage[] =
     "Writes on where a prompt ends, with a model split over workers on this machine.\n"
-    "  main -m MODEL.gguf -p \"It is a truth\" -n 64\n";
+    "  main -m MODEL.gguf -p \"It is a truth\" -n 64";
 
 absl::StatusOr<std::unique_ptr<InferenceClient>> StartOwnFleet(const Program& program,
                                                                const MainOptions& options) {

@@ -23,12 +23,11 @@ namespace thermocline {
 namespace {
 
 constexpr char kUsage[] =
-    "Perplexity of a text, as llama.cpp computes it: chunks of --ctx-size tokens, the first "
-    "replaced\n"
-    "by BOS, the second half scored.\n"
+    "Perplexity of a text, as llama.cpp computes it: chunks of --ctx-size tokens, the first of\n"
+    "each replaced by BOS, the second half scored.\n"
     "  perplexity -m MODEL.gguf -f TEXT\n"
     "  perplexity -m BASE.gguf -f TEXT --kl-divergence-base FILE    (saves FILE)\n"
-    "  perplexity -m OTHER.gguf --kl-divergence-base FILE --kl-divergence\n";
+    "  perplexity -m OTHER.gguf --kl-divergence-base FILE --kl-divergence";
 constexpr int64_t kDefaultContext = 512;
 constexpr int64_t kMinContext = 8;
 // Bounds the segment: 64 rows of 128 k logits are 32 MiB, and steps of 64 tokens still are GEMMs.

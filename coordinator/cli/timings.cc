@@ -11,17 +11,17 @@ std::string Line(const char* what, double ms, int64_t n, const char* unit) {
   if (n > 0 && ms > 0) {
     line += fmt::format(" ({:8.2f} ms per token, {:8.2f} tokens per second)", ms / n, n / ms * 1e3);
   }
-  return line + "\n";
+  return line;
 }
 
 }  // namespace
 
 std::string Timings::Text() const {
-  return fmt::format("{:>16} = {:10.2f} ms\n", "load time", load_ms) +
-         Line("prompt eval time", prompt_ms, prompt_tokens, "tokens") +
-         Line("eval time", predicted_ms, predicted_tokens, "runs") +
-         fmt::format("{:>16} = {:10.2f} ms / {:5} tokens\n", "total time", prompt_ms + predicted_ms,
-                     prompt_tokens + predicted_tokens);
+  return fmt::format("{:>16} = {:10.2f} ms\n{}\n{}\n{:>16} = {:10.2f} ms / {:5} tokens",
+                     "load time", load_ms,
+                     Line("prompt eval time", prompt_ms, prompt_tokens, "tokens"),
+                     Line("eval time", predicted_ms, predicted_tokens, "runs"), "total time",
+                     prompt_ms + predicted_ms, prompt_tokens + predicted_tokens);
 }
 
 }  // namespace thermocline

@@ -13,7 +13,7 @@ struct Timings {
   double predicted_ms = 0;
   int64_t predicted_tokens = 0;  // each the result of a step of one token: the first one is not
 
-  // Four lines, each ends with a newline.
+  // Four lines, without the last newline.
   std::string Text() const;
 };
 
