@@ -23,7 +23,7 @@ class CoordinatorDaemon : public ::testing::Test {
  protected:
   CoordinatorDaemon()
       : daemon_({ProgramPath("coordinator"), "-m", ShippedModel(), "--listen", "127.0.0.1:0", "-t",
-                 "2", "--workers", "2"}) {
+                 "2", "--workers", "2", "-c", "32768"}) {
     const std::string before = "listening on ";
     EXPECT_TRUE(daemon_.WaitForErr(before, 60s)) << daemon_.err();
     EXPECT_TRUE(daemon_.WaitForErr("127.0.0.1:", 5s));

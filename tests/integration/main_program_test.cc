@@ -21,6 +21,9 @@ using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
+// Filling it takes seconds: long enough to be interrupted on any machine.
+constexpr char kLongContext[] = "32768";
+
 ChildResult RunMain(std::vector<std::string> words) {
   words.insert(words.begin(), ProgramPath("main"));
   return testing::RunChild(words);
@@ -181,13 +184,17 @@ TEST_F(MainProgram, HelpAndVersionEndWithZero) {
 
 TEST_F(MainProgram, CtrlCStopsCleanlyAndLeavesNoProcess) {
   for (const auto& [signal, exit_code] : {std::pair{SIGINT, 130}, std::pair{SIGTERM, 143}}) {
-    std::vector<std::string> words =
-        With(Greedy("The king", -2), {"--ignore-eos", "--workers", "2", "-t", "2"});
+    std::vector<std::string> words = With(
+        Greedy("The king", -2), {"--ignore-eos", "-c", kLongContext, "--workers", "2", "-t", "2"});
     std::erase(words, "--quiet");
     words.insert(words.begin(), ProgramPath("main"));
     Child child(words);
     ASSERT_TRUE(child.WaitForOut("The king", 30s)) << child.err();
-    child.Signal(signal);
+    if (signal == SIGINT) {
+      child.SignalGroup(signal);
+    } else {
+      child.Signal(signal);
+    }
     const ChildResult result = child.Wait(10s);
     EXPECT_FALSE(result.timed_out);
     EXPECT_EQ(result.exit_code, exit_code) << result.err;
@@ -202,7 +209,7 @@ TEST_F(MainProgram, CtrlCWhileLoadingLeavesNoProcess) {
     words.insert(words.begin(), ProgramPath("main"));
     Child child(words);
     std::this_thread::sleep_for(delay);
-    child.Signal(SIGINT);
+    child.SignalGroup(SIGINT);
     const ChildResult result = child.Wait(10s);
     EXPECT_FALSE(result.timed_out);
     EXPECT_EQ(result.exit_code, 130) << result.err;
@@ -212,12 +219,12 @@ TEST_F(MainProgram, CtrlCWhileLoadingLeavesNoProcess) {
 
 TEST_F(MainProgram, WithTurnsCtrlCGivesTheTurnBack) {
   Child child({ProgramPath("main"), "-m", ShippedModel(), "-i", "-p", "The king", "-n", "-2",
-               "--ignore-eos", "--temp", "0", "-t", "1", "--quiet"});
+               "--ignore-eos", "-c", kLongContext, "--temp", "0", "-t", "1", "--quiet"});
   ASSERT_TRUE(child.WaitForOut("The king", 30s)) << child.err();
-  child.Signal(SIGINT);
-  std::this_thread::sleep_for(200ms);  // it must be waiting for a line now
-  EXPECT_EQ(child.Family().empty(), false);
-  child.Signal(SIGINT);
+  child.SignalGroup(SIGINT);
+  std::this_thread::sleep_for(500ms);  // it waits for a line then
+  EXPECT_FALSE(child.Family().empty());
+  child.SignalGroup(SIGINT);
   const ChildResult result = child.Wait(10s);
   EXPECT_FALSE(result.timed_out);
   EXPECT_EQ(result.exit_code, 130) << result.err;

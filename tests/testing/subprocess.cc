@@ -98,6 +98,8 @@ void Child::Read(Stream* stream) {
 
 void Child::Signal(int signal) const { kill(pid_, signal); }
 
+void Child::SignalGroup(int signal) const { kill(-pid_, signal); }
+
 void Child::Type(const std::string& text) const {
   THERMOCLINE_CHECK(write(in_fd_, text.data(), text.size()) == static_cast<ssize_t>(text.size()));
 }

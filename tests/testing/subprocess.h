@@ -27,7 +27,8 @@ class Child {
   ~Child();  // kills the whole group if it still runs
 
   pid_t pid() const { return pid_; }
-  void Signal(int signal) const;  // to the program alone
+  void Signal(int signal) const;       // to the program alone
+  void SignalGroup(int signal) const;  // to its whole group, as a terminal's Ctrl-C does
   void Type(const std::string& text) const;
   void CloseInput();
 
