@@ -125,6 +125,33 @@ TEST_F(CoordinatorDaemon, CancellationFreesTheSessionAtOnce) {
   EXPECT_LT(last.timings().queue_ms(), 500);
 }
 
+TEST_F(CoordinatorDaemon, ALostWorkerIsNamedAndTheServiceSaysThatItDoesNotServe) {
+  std::vector<pid_t> workers = daemon_.Family();
+  std::erase(workers, daemon_.pid());
+  ASSERT_EQ(workers.size(), 2u);
+  kill(workers[0], SIGKILL);
+  const auto health = grpc::health::v1::Health::NewStub(channel_);
+  grpc::health::v1::HealthCheckResponse response;
+  for (int i = 0; i < 500; ++i) {
+    grpc::ClientContext context;
+    ASSERT_TRUE(health->Check(&context, {}, &response).ok());
+    if (response.status() == grpc::health::v1::HealthCheckResponse::NOT_SERVING) break;
+    std::this_thread::sleep_for(10ms);
+  }
+  EXPECT_EQ(response.status(), grpc::health::v1::HealthCheckResponse::NOT_SERVING);
+
+  grpc::ClientContext contexts[2];
+  v1::ListModelsResponse models;
+  ASSERT_TRUE(stub_->ListModels(&contexts[0], {}, &models).ok());
+  EXPECT_THAT(models.models(0).state(), HasSubstr("worker"));
+  const auto reader = stub_->Generate(&contexts[1], Greedy("The king", 4));
+  v1::GenerateResponse message;
+  EXPECT_FALSE(reader->Read(&message));
+  const grpc::Status status = reader->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(status.error_message(), HasSubstr(std::to_string(workers[0])));
+}
+
 TEST_F(CoordinatorDaemon, SignalsEndItWithoutALeftover) {
   daemon_.Signal(SIGTERM);
   const ChildResult result = daemon_.Wait(15s);
