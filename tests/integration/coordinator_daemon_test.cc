@@ -150,6 +150,7 @@ TEST_F(CoordinatorDaemon, ALostWorkerIsNamedAndTheServiceSaysThatItDoesNotServe)
   const grpc::Status status = reader->Finish();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_THAT(status.error_message(), HasSubstr(std::to_string(workers[0])));
+  EXPECT_TRUE(daemon_.WaitForErr("coordinator: error: ", 5s)) << daemon_.err();
 }
 
 TEST_F(CoordinatorDaemon, SignalsEndItWithoutALeftover) {

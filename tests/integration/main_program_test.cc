@@ -165,12 +165,22 @@ TEST_F(MainProgram, AFullContextIsAnErrorUnlessAskedFor) {
   EXPECT_EQ(end.out, error.out);
 }
 
-TEST_F(MainProgram, AFullDiskIsAnError) {
-  const ChildResult result = testing::RunChild(
-      {"/bin/sh", "-c",
-       ProgramPath("main") + " -m " + ShippedModel() + " -p x -n 4 --quiet >/dev/full"});
-  EXPECT_EQ(result.exit_code, 1);
-  EXPECT_THAT(result.err, HasSubstr("No space left"));
+TEST_F(MainProgram, OutputThatCannotBeWrittenIsAnError) {
+  const std::string words = ProgramPath("main") + " -m " + ShippedModel() + " -p x -n 4 -t 1 ";
+  const auto run = [&](const std::string& redirection) {
+    return testing::RunChild({"/bin/sh", "-c", words + redirection});
+  };
+  const ChildResult full = run("--quiet >/dev/full");
+  EXPECT_EQ(full.exit_code, 1);
+  EXPECT_THAT(full.err, HasSubstr("No space left"));
+  const ChildResult closed = run("--quiet >&-");
+  EXPECT_EQ(closed.exit_code, 1);
+  EXPECT_THAT(closed.err, StartsWith("main: error: can't write"));
+  EXPECT_EQ(run("2>&-").exit_code, 0);
+  EXPECT_EQ(run("<&-").exit_code, 0);
+  EXPECT_EQ(
+      testing::RunChild({"/bin/sh", "-c", ProgramPath("main") + " --help >/dev/full"}).exit_code,
+      1);
 }
 
 TEST_F(MainProgram, HelpAndVersionEndWithZero) {
