@@ -22,6 +22,7 @@ constexpr char kUsage[] =
     "Serves a model over gRPC, split over workers on this machine.\n"
     "  coordinator -m MODEL.gguf --listen 127.0.0.1:50051";
 constexpr std::chrono::milliseconds kGrace(2000);  // for running calls, after a signal
+constexpr std::chrono::milliseconds kStatePoll(500);
 constexpr int64_t kMaxQueue = 1 << 16;
 
 struct CoordinatorOptions {
@@ -59,7 +60,12 @@ absl::Status Serve(const Program& program, const CoordinatorOptions& options) {
   ASSIGN_OR_RETURN(const std::unique_ptr<GrpcServer> server,
                    GrpcServer::Start(options.server, &inference));
   program.Note(fmt::format("listening on {}", server->address()));
-  StopSignals::Wait();
+  for (bool serving = true; !StopSignals::WaitFor(kStatePoll);) {
+    const absl::Status state = inference.state();
+    if (serving && !state.ok())
+      program.Error(state);  // clients and the health service hear it, too
+    serving = state.ok();
+  }
   program.Note("shutting down");
   server->Shutdown(kGrace);
   return absl::OkStatus();

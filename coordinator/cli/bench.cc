@@ -1,10 +1,6 @@
 // `bench`: tokens a second of prefill and decode, beside the bandwidth that the same threads reach
 // on plain reads in the same run. Every combination of the lists gets a fleet of its own.
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
 #include <memory>
 #include <optional>
 
@@ -88,9 +84,7 @@ absl::Status MeasureAll(const Program& program, const BenchOptions& options) {
       }
     }
   }
-  fmt::print("{}", options.output == "json" ? BenchJson(rows) : BenchTable(rows));
-  return std::fflush(stdout) == 0 ? absl::OkStatus()
-                                  : absl::ErrnoToStatus(errno, "can't write to standard output");
+  return Program::Print(options.output == "json" ? BenchJson(rows) : BenchTable(rows));
 }
 
 int Main(int argc, char** argv) {

@@ -2,11 +2,11 @@
 #include "coordinator/cli/bench_options.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
 
+#include "absl/strings/str_join.h"
 #include "common/plan/plan.h"
 #include "common/util/status_macros.h"
 #include "coordinator/cli/refused_flags.h"
@@ -34,7 +34,7 @@ void IntList(FlagSet* flags, std::vector<std::string> names, int64_t min, int64_
     return absl::OkStatus();
   };
   flags->Custom(std::move(names), "N,...", parse,
-                fmt::format("{} (default {})", help, fmt::join(*values, ",")));
+                fmt::format("{} (default {})", help, absl::StrJoin(*values, ",")));
 }
 
 void ChoiceList(FlagSet* flags, std::vector<std::string> names, std::vector<std::string> choices,
@@ -44,14 +44,14 @@ void ChoiceList(FlagSet* flags, std::vector<std::string> names, std::vector<std:
     for (const std::string& part : parts) {
       if (std::find(choices.begin(), choices.end(), part) == choices.end()) {
         return absl::InvalidArgumentError(
-            fmt::format("'{}' is not one of {}", part, fmt::join(choices, ", ")));
+            fmt::format("'{}' is not one of {}", part, absl::StrJoin(choices, ", ")));
       }
     }
     *values = parts;
     return absl::OkStatus();
   };
-  flags->Custom(std::move(names), fmt::format("{}", fmt::join(choices, "|")) + ",...", parse,
-                fmt::format("{} (default {})", help, fmt::join(*values, ",")));
+  flags->Custom(std::move(names), absl::StrJoin(choices, "|") + ",...", parse,
+                fmt::format("{} (default {})", help, absl::StrJoin(*values, ",")));
 }
 
 }  // namespace

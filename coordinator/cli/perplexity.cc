@@ -80,9 +80,11 @@ class RunningEstimate {
     const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start_;
     const double left_s = spent.count() / n_done * (n_chunks_ - n_done);
     const Estimate perplexity = Perplexity(nll);
-    fmt::print(stderr, "{}chunk {} of {}: PPL = {:.4f} +/- {:.4f}, {:.0f} s left{}",
-               is_terminal_ ? "\r\033[K" : "", n_done, n_chunks_, perplexity.value,
-               perplexity.error, left_s, is_terminal_ ? "" : "\n");
+    const std::string line =
+        fmt::format("{}chunk {} of {}: PPL = {:.4f} +/- {:.4f}, {:.0f} s left{}",
+                    is_terminal_ ? "\r\033[K" : "", n_done, n_chunks_, perplexity.value,
+                    perplexity.error, left_s, is_terminal_ ? "" : "\n");
+    std::fputs(line.c_str(), stderr);
     std::fflush(stderr);
     drawn_ = is_terminal_;
   }
@@ -166,10 +168,8 @@ absl::Status Score(const Program& program, Fleet* fleet, Work* work) {
   }
   if (work->saved) RETURN_IF_ERROR(work->saved->Finish());
   const Estimate perplexity = Perplexity(nll);
-  fmt::print("{}Final estimate: PPL = {:.4f} +/- {:.5f}\n", divergence.Report(), perplexity.value,
-             perplexity.error);
-  return std::fflush(stdout) == 0 ? absl::OkStatus()
-                                  : absl::ErrnoToStatus(errno, "can't write to standard output");
+  return Program::Print(fmt::format("{}Final estimate: PPL = {:.4f} +/- {:.5f}\n",
+                                    divergence.Report(), perplexity.value, perplexity.error));
 }
 
 absl::Status Measure(const Program& program, PerplexityOptions options) {

@@ -1,13 +1,16 @@
 // See program.h.
 #include "coordinator/cli/program.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <grpc/support/log.h>
-#include <spdlog/sinks/stdout_sinks.h>
-#include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <utility>
 
 #include "common/util/version.h"
@@ -22,15 +25,24 @@ std::string OneLine(std::string text) {
   return text;
 }
 
+// fmt::print would throw when stderr is closed or full.
+void ToStderr(const std::string& line) { std::fputs(fmt::format("{}\n", line).c_str(), stderr); }
+
+// A file or socket opened later must not become a standard stream that was closed: what is written
+// there fails instead.
+void ReserveStandardStreams() {
+  for (int fd = 0; fd <= STDERR_FILENO; ++fd) {
+    if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd) std::abort();
+  }
+}
+
 }  // namespace
 
 Program::Program(std::string name) : name_(std::move(name)) {
+  ReserveStandardStreams();
   StopSignals::Install();
   // What matters of gRPC's messages comes back as a status.
   gpr_set_log_function([](gpr_log_func_args*) {});
-  spdlog::set_default_logger(
-      std::make_shared<spdlog::logger>(name_, std::make_shared<spdlog::sinks::stderr_sink_mt>()));
-  spdlog::set_pattern("%n: %l: %v");
 }
 
 std::optional<int> Program::ReadFlags(FlagSet* flags, int argc, char** argv,
@@ -39,28 +51,35 @@ std::optional<int> Program::ReadFlags(FlagSet* flags, int argc, char** argv,
   if (flags->help() || flags->version()) {
     const std::string text =
         flags->help() ? flags->Help() : fmt::format("thermocline {}\n", kVersion);
-    const bool written = std::fputs(text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0;
-    return written ? kExitOk : kExitError;
+    return Finish(Print(text));
   }
   if (status.ok()) status = check();
   if (status.ok()) return std::nullopt;
-  fmt::print(stderr, "{}: error: {}\n", name_, OneLine(std::string(status.message())));
+  Error(status);
   return kExitUsage;
 }
 
 void Program::SetVerbosity(bool quiet, bool verbose) {
   quiet_ = quiet;
   verbose_ = verbose;
-  spdlog::set_level(quiet ? spdlog::level::off
-                          : (verbose ? spdlog::level::debug : spdlog::level::warn));
+}
+
+absl::Status Program::Print(const std::string& text) {
+  if (std::fputs(text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0) return absl::OkStatus();
+  return absl::UnavailableError(
+      fmt::format("can't write to standard output: {}", std::strerror(errno)));
 }
 
 void Program::Note(const std::string& text) const {
-  if (!quiet_) fmt::print(stderr, "{}: {}\n", name_, text);
+  if (!quiet_) ToStderr(fmt::format("{}: {}", name_, text));
 }
 
 void Program::Detail(const std::string& text) const {
-  if (verbose_ && !quiet_) fmt::print(stderr, "{}: {}\n", name_, text);
+  if (verbose_ && !quiet_) ToStderr(fmt::format("{}: {}", name_, text));
+}
+
+void Program::Error(const absl::Status& status) const {
+  ToStderr(fmt::format("{}: error: {}", name_, OneLine(std::string(status.message()))));
 }
 
 int Program::Finish(const absl::Status& status) const {
@@ -68,7 +87,7 @@ int Program::Finish(const absl::Status& status) const {
     return StopSignals::ExitCode();
   }
   if (status.ok()) return kExitOk;
-  fmt::print(stderr, "{}: error: {}\n", name_, OneLine(std::string(status.message())));
+  Error(status);
   return kExitError;
 }
 

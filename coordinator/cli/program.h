@@ -28,8 +28,10 @@ class Program {
 
   bool quiet() const { return quiet_; }
   bool verbose() const { return verbose_; }
-  void Note(const std::string& text) const;    // to stderr, unless quiet
-  void Detail(const std::string& text) const;  // to stderr, if verbose
+  static absl::Status Print(const std::string& text);  // results, to stdout
+  void Note(const std::string& text) const;            // to stderr, unless quiet
+  void Detail(const std::string& text) const;          // to stderr, if verbose
+  void Error(const absl::Status& status) const;        // one line to stderr, also when quiet
   // Exit code for how the work ended: a signal's, if one came, else that of `status`, whose message
   // goes to stderr in one line.
   int Finish(const absl::Status& status) const;

@@ -2,13 +2,13 @@
 #include "coordinator/cli/start_fleet.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <chrono>
 #include <cstdio>
 #include <set>
 #include <thread>
 
+#include "absl/strings/str_join.h"
 #include "common/util/progress.h"
 #include "common/util/status_macros.h"
 #include "coordinator/cli/stop_signals.h"
@@ -53,7 +53,7 @@ absl::StatusOr<std::string> Transport(Fleet* fleet) {
     for (const worker::v1::StatsResponse& rank : stats) carriers.insert(rank.carrier());
     const bool attached = carriers.count("") == 0;
     if (attached || std::chrono::steady_clock::now() > deadline) {
-      return fmt::format("{}", fmt::join(carriers, "+"));
+      return absl::StrJoin(carriers, "+");
     }
     std::this_thread::sleep_for(kAttachPoll);
   }

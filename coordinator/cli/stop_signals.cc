@@ -69,11 +69,10 @@ void StopSignals::ClearInterrupts() {
 
 int StopSignals::wake_fd() { return g_pipe[0]; }
 
-void StopSignals::Wait() {
-  while (!g_stop.load()) {
-    pollfd wake = {.fd = g_pipe[0], .events = POLLIN, .revents = 0};
-    poll(&wake, 1, -1);
-  }
+bool StopSignals::WaitFor(std::chrono::milliseconds limit) {
+  pollfd wake = {.fd = g_pipe[0], .events = POLLIN, .revents = 0};
+  if (!g_stop.load()) poll(&wake, 1, static_cast<int>(limit.count()));
+  return g_stop.load();
 }
 
 int StopSignals::ExitCode() {

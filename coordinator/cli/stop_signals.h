@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 
 namespace thermocline {
 
@@ -16,8 +17,8 @@ class StopSignals {
   static int termination();       // SIGTERM or SIGHUP if one came, else 0
   static void ClearInterrupts();  // the user has been given the turn back
 
-  static int wake_fd();  // readable while a signal is pending
-  static void Wait();    // until stop()
+  static int wake_fd();                                  // readable while a signal is pending
+  static bool WaitFor(std::chrono::milliseconds limit);  // stop(), or false when the time is over
   // 128 + the signal's number, as shells count it, or 0 without a signal.
   static int ExitCode();
 };
