@@ -104,7 +104,7 @@ int Run(const Options& options) {
 
 int main(int argc, char** argv) {
   using namespace thermocline;
-  PollOwnSockets();
+  PrepareGrpc();
   Options options;
   FlagSet flags("cpu_worker",
                 "Computes one shard of a model for a coordinator. main, bench, perplexity and "

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <grpc/support/log.h>
 #include <grpcpp/create_channel_posix.h>
 #include <grpcpp/server_posix.h>
 #include <netinet/in.h>
@@ -53,7 +54,10 @@ grpc::ChannelArguments NoSizeLimit() {
 
 }  // namespace
 
-void PollOwnSockets() { setenv("GRPC_POLL_STRATEGY", "poll", /*overwrite=*/0); }
+void PrepareGrpc() {
+  gpr_set_log_function([](gpr_log_func_args*) {});
+  setenv("GRPC_POLL_STRATEGY", "poll", /*overwrite=*/0);
+}
 
 std::shared_ptr<grpc::Channel> ChannelFromFd(int fd) {
   SetNonBlocking(fd);

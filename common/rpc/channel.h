@@ -12,12 +12,13 @@
 
 namespace thermocline {
 
-// First thing in main, before any use of gRPC: each thread polls its own sockets. With gRPC's
+// First thing in main, before any use of gRPC. gRPC's own log messages are dropped: what matters of
+// them comes back as a status. And each thread polls its own sockets. With gRPC's
 // default one thread polls for all of the process and wakes the others: a process that also serves
 // (the coordinator does) then waits longer for each frame. Ping-pong as in exchange_server.h, with
 // an idle server in the client's process, 0 / 16 KiB, p50: 43 / 50 us by default, 22 / 35 so. An
 // environment variable GRPC_POLL_STRATEGY that is set already stays.
-void PollOwnSockets();
+void PrepareGrpc();
 
 // Over a connected socket, which it takes.
 std::shared_ptr<grpc::Channel> ChannelFromFd(int fd);

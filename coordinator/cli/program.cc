@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <grpc/support/log.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 #include <cstring>
 #include <utility>
 
+#include "common/rpc/channel.h"
 #include "common/util/version.h"
 #include "coordinator/cli/stop_signals.h"
 
@@ -41,8 +41,7 @@ void ReserveStandardStreams() {
 Program::Program(std::string name) : name_(std::move(name)) {
   ReserveStandardStreams();
   StopSignals::Install();
-  // What matters of gRPC's messages comes back as a status.
-  gpr_set_log_function([](gpr_log_func_args*) {});
+  PrepareGrpc();
 }
 
 std::optional<int> Program::ReadFlags(FlagSet* flags, int argc, char** argv,

@@ -315,7 +315,7 @@ void PrintJson(const std::vector<Row>& rows) {
 
 int main(int argc, char** argv) {
   using namespace thermocline;
-  PollOwnSockets();
+  PrepareGrpc();
   Options options;
   FlagSet flags("exchange_bench",
                 "Times the exchange. A round trip: a counter each way between two processes (shm), "
