@@ -1,8 +1,12 @@
 // `bench`: tokens a second of prefill and decode, beside the bandwidth that the same threads reach
 // on plain reads in the same run. Every combination of the lists gets a fleet of its own.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "common/util/status_macros.h"
 #include "coordinator/cli/bench_options.h"
@@ -45,46 +49,62 @@ absl::Status MeasureFleet(const Program& program, const BenchOptions& options,
   ASSIGN_OR_RETURN(const double read_before,
                    fleet->MeasureReadGbps(kReadBufferBytes, kReadRepeats));
   BenchTests tests(fleet.get());
-  const size_t first_row = rows->size();
+  std::vector<BenchRow> measured;
   for (const int64_t n_prompt : options.n_prompt) {
     if (n_prompt == 0) continue;
     row.n_prompt = n_prompt;
     ASSIGN_OR_RETURN(row.samples_ts, tests.Prefill(n_prompt, options.n_repeats));
-    rows->push_back(row);
+    measured.push_back(row);
   }
   row.n_prompt = 0;
   for (const int64_t n_gen : options.n_gen) {
     if (n_gen == 0) continue;
     row.n_gen = n_gen;
     ASSIGN_OR_RETURN(row.samples_ts, tests.Decode(n_gen, options.n_repeats));
-    rows->push_back(row);
+    measured.push_back(row);
   }
   // The machine's bandwidth drifts: measured before and after, the better one counts.
   ASSIGN_OR_RETURN(const double read_after, fleet->MeasureReadGbps(kReadBufferBytes, kReadRepeats));
-  for (size_t i = first_row; i < rows->size(); ++i) {
-    (*rows)[i].read_gbps = std::max(read_before, read_after);
+  for (BenchRow& finished : measured) {
+    finished.read_gbps = std::max(read_before, read_after);
+    rows->push_back(std::move(finished));
   }
   return absl::OkStatus();
 }
 
-absl::Status MeasureAll(const Program& program, const BenchOptions& options) {
-  NoteGpuLayers(program, options.fleet.n_gpu_layers);
-  std::vector<BenchRow> rows;
+absl::Status MeasureAll(const Program& program, const BenchOptions& options,
+                        std::vector<BenchRow>* rows) {
   FleetOptions fleet = options.fleet.options;
   for (const int64_t n_workers : options.n_workers) {
     for (const int64_t n_threads : options.n_threads) {
+      if (n_threads > 0 && n_threads < n_workers) {
+        program.Note(fmt::format("skipped: {} workers with {} threads", n_workers, n_threads));
+        continue;
+      }
       for (const std::string& transport : options.transports) {
         for (const std::string& isa : options.isas) {
           fleet.n_workers = n_workers;
           fleet.n_threads = std::max<int64_t>(n_threads, 0);
           fleet.transport = transport;
           fleet.isa = isa;
-          RETURN_IF_ERROR(MeasureFleet(program, options, fleet, &rows));
+          RETURN_IF_ERROR(MeasureFleet(program, options, fleet, rows));
         }
       }
     }
   }
-  return Program::Print(options.output == "json" ? BenchJson(rows) : BenchTable(rows));
+  return rows->empty() ? absl::InvalidArgumentError("every worker needs a thread; raise --threads")
+                       : absl::OkStatus();
+}
+
+// What was measured before an error is printed, too.
+absl::Status MeasureAndPrint(const Program& program, const BenchOptions& options) {
+  NoteGpuLayers(program, options.fleet.n_gpu_layers);
+  std::vector<BenchRow> rows;
+  absl::Status status = MeasureAll(program, options, &rows);
+  if (!rows.empty()) {
+    status.Update(Program::Print(options.output == "json" ? BenchJson(rows) : BenchTable(rows)));
+  }
+  return status;
 }
 
 int Main(int argc, char** argv) {
@@ -96,7 +116,7 @@ int Main(int argc, char** argv) {
       program.ReadFlags(&flags, argc, argv, [&] { return FinishBenchOptions(&options); });
   if (exit_code.has_value()) return *exit_code;
   program.SetVerbosity(options.fleet.quiet, options.fleet.verbose);
-  return program.Finish(MeasureAll(program, options));
+  return program.Finish(MeasureAndPrint(program, options));
 }
 
 }  // namespace

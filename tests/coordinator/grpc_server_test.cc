@@ -114,7 +114,8 @@ TEST_F(GrpcServerTest, CancellationFreesTheSessionAtOnce) {
     return absl::OkStatus();
   };
   grpc::ClientContext context;
-  const auto reader = stub_->Generate(&context, Greedy("to"));
+  // A prompt of five steps.
+  const auto reader = stub_->Generate(&context, Greedy(std::string(39, 'x')));
   while (inference_.n_pending() == 0) std::this_thread::sleep_for(1ms);
   context.TryCancel();
   v1::GenerateResponse message;
