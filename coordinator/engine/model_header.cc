@@ -27,7 +27,12 @@ absl::StatusOr<std::unique_ptr<ModelHeader>> ModelHeader::Open(
   if (!config.ok()) return in_file(config.status());
   header->config_ = *std::move(config);
   if (!hidden_activation.empty()) {
-    ASSIGN_OR_RETURN(header->config_.activation, ParseActivation(hidden_activation));
+    absl::StatusOr<Activation> activation = ParseActivation(hidden_activation);
+    if (!activation.ok()) {
+      return absl::InvalidArgumentError(fmt::format("--hidden-activation {}",
+                                                    std::string(activation.status().message())));
+    }
+    header->config_.activation = *activation;
   }
   RETURN_IF_ERROR(in_file(CheckTensors(*header->file_, header->config_)));
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Create(*header->file_);
