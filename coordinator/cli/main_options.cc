@@ -62,7 +62,8 @@ void AddPromptFlags(FlagSet* flags, MainOptions* options) {
 
 void AddSamplingFlags(FlagSet* flags, MainOptions* options) {
   flags->Group("Sampling");
-  flags->Int({"-s", "--seed"}, "N", &options->seed, -1, kMaxInt, "-1: a random one");
+  flags->Int({"-s", "--seed"}, "N", &options->seed, -1, std::numeric_limits<uint32_t>::max(),
+             "-1: a random one");
   flags->Float({"--temp", "--temperature"}, "X", &options->temperature, 0, 1e6,
                "0: always the most likely token");
   flags->Int({"--top-k"}, "N", &options->top_k, -1, kMaxInt,
