@@ -1,36 +1,43 @@
 // Times ops.read_sum over an arena.
 #include "cpu_worker/measure.h"
 
-#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 
 #include "common/util/status_macros.h"
-#include "cpu_worker/arena.h"
 
 namespace thermocline {
 
-absl::StatusOr<std::vector<double>> MeasureReadGbps(Team& team, const kernels::Ops& ops,
-                                                    int64_t buffer_bytes, int32_t repeats) {
-  using Clock = std::chrono::steady_clock;
+absl::StatusOr<std::unique_ptr<ReadTest>> ReadTest::Create(int32_t n_threads,
+                                                           const kernels::Ops* ops,
+                                                           int64_t buffer_bytes) {
   ASSIGN_OR_RETURN(std::unique_ptr<Arena> arena, Arena::Create(buffer_bytes, "the bandwidth test"));
-  uint8_t* data = arena->Take(buffer_bytes);
-  std::vector<double> samples;
-  std::vector<uint64_t> sums(team.size() * 8);  // one cache line a thread; keeps the reads alive
-  Clock::time_point start;
-  team.Run([&](int32_t thread) {
-    const Team::Part lines = team.PartOf(buffer_bytes / 64, thread);
+  return std::unique_ptr<ReadTest>(new ReadTest(n_threads, ops, std::move(arena)));
+}
+
+ReadTest::ReadTest(int32_t n_threads, const kernels::Ops* ops, std::unique_ptr<Arena> arena)
+    : team_(n_threads, /*spin_us=*/0),
+      ops_(ops),
+      arena_(std::move(arena)),
+      n_lines_(arena_->size() / 64) {
+  uint8_t* data = arena_->Take(n_bytes());
+  team_.Run([&](int32_t thread) {
+    const Team::Part lines = team_.PartOf(n_lines_, thread);
     std::memset(data + lines.begin * 64, 1, (lines.end - lines.begin) * 64);
-    for (int32_t repeat = 0; repeat < repeats; ++repeat) {
-      team.Sync(thread, [&] { start = Clock::now(); });
-      sums[thread * 8] += ops.read_sum(data + lines.begin * 64, (lines.end - lines.begin) * 64);
-      team.Sync(thread, [&] {
-        const std::chrono::duration<double> elapsed = Clock::now() - start;
-        samples.push_back(static_cast<double>(buffer_bytes / 64 * 64) / elapsed.count() / 1e9);
-      });
-    }
   });
-  return samples;
+}
+
+double ReadTest::Read() {
+  using Clock = std::chrono::steady_clock;
+  std::atomic<uint64_t> sum = 0;
+  const Clock::time_point start = Clock::now();
+  team_.Run([&](int32_t thread) {
+    const Team::Part lines = team_.PartOf(n_lines_, thread);
+    sum += ops_->read_sum(arena_->data() + lines.begin * 64, (lines.end - lines.begin) * 64);
+  });
+  sum_ += sum;
+  return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
 }  // namespace thermocline

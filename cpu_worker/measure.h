@@ -2,17 +2,32 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
+#include <memory>
 
 #include "absl/status/statusor.h"
+#include "cpu_worker/arena.h"
 #include "cpu_worker/team.h"
 #include "kernels/ops.h"
 
 namespace thermocline {
 
-// Reads a buffer of this size `repeats` times with the widest loads, each thread its own part,
-// which it has written first. One figure a repeat, 1e9 bytes a second.
-absl::StatusOr<std::vector<double>> MeasureReadGbps(Team& team, const kernels::Ops& ops,
-                                                    int64_t buffer_bytes, int32_t repeats);
+class ReadTest {
+ public:
+  // A buffer of this size; each thread writes its own part first. ops must outlive the result.
+  static absl::StatusOr<std::unique_ptr<ReadTest>> Create(int32_t n_threads,
+                                                          const kernels::Ops* ops,
+                                                          int64_t buffer_bytes);
+  // Reads all of it once, with the widest loads; in seconds.
+  double Read();
+  int64_t n_bytes() const { return n_lines_ * 64; }
+
+ private:
+  ReadTest(int32_t n_threads, const kernels::Ops* ops, std::unique_ptr<Arena> arena);
+  Team team_;
+  const kernels::Ops* ops_;
+  std::unique_ptr<Arena> arena_;
+  int64_t n_lines_;
+  uint64_t sum_ = 0;  // keeps the reads alive
+};
 
 }  // namespace thermocline

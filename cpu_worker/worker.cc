@@ -3,14 +3,11 @@
 
 #include <unistd.h>
 
-#include <algorithm>
-
 #include "common/model/tensor_table.h"
 #include "common/util/status_macros.h"
 #include "common/util/topology.h"
 #include "common/util/version.h"
 #include "cpu_worker/configure.h"
-#include "cpu_worker/measure.h"
 #include "fmt/format.h"
 
 namespace thermocline {
@@ -132,20 +129,14 @@ absl::Status CpuWorker::Serve(Exchange& exchange, const std::string& carrier) {
   return end;
 }
 
-absl::StatusOr<worker::v1::MeasureResponse> CpuWorker::Measure(
-    const worker::v1::MeasureRequest& request) {
-  RETURN_IF_ERROR(CheckRange("buffer_bytes", request.buffer_bytes(), 1 << 20, kMaxMeasureBytes));
-  RETURN_IF_ERROR(CheckRange("repeats", request.repeats(), 1, 1000));
-  std::lock_guard<std::mutex> lock(mutex_);
+absl::StatusOr<std::unique_ptr<ReadTest>> CpuWorker::PrepareReadTest(int64_t buffer_bytes) const {
+  RETURN_IF_ERROR(CheckRange("buffer_bytes", buffer_bytes, 1 << 20, kMaxMeasureBytes));
+  std::unique_lock<std::mutex> lock(mutex_);
   if (phase_ == Phase::kNew) return Expect(Phase::kConfigured);
-  // A team of its own: the worker's is inside the step loop once steps are served.
-  Team team(team_->size(), 0);
-  ASSIGN_OR_RETURN(const std::vector<double> samples,
-                   MeasureReadGbps(team, *ops_, request.buffer_bytes(), request.repeats()));
-  worker::v1::MeasureResponse response;
-  for (const double sample : samples) response.add_samples_gbps(sample);
-  response.set_read_gbps(*std::max_element(samples.begin(), samples.end()));
-  return response;
+  const int32_t n_threads = team_->size();
+  const kernels::Ops* ops = ops_;
+  lock.unlock();
+  return ReadTest::Create(n_threads, ops, buffer_bytes);
 }
 
 worker::v1::StatsResponse CpuWorker::Stats() const {

@@ -12,6 +12,7 @@
 #include "common/exchange/segment.h"
 #include "cpu_worker/forward.h"
 #include "cpu_worker/kv_cache.h"
+#include "cpu_worker/measure.h"
 #include "cpu_worker/shard.h"
 #include "cpu_worker/team.h"
 #include "proto/worker.pb.h"
@@ -30,8 +31,9 @@ class CpuWorker {
   // Serves steps until the exchange ends, then drops the shard; after LoadShard.
   absl::Status Serve(Exchange& exchange, const std::string& carrier);
 
-  // While no step runs.
-  absl::StatusOr<worker::v1::MeasureResponse> Measure(const worker::v1::MeasureRequest& request);
+  // A read test with as many threads as the worker has, of their own. After Configure; it says
+  // something while no step runs.
+  absl::StatusOr<std::unique_ptr<ReadTest>> PrepareReadTest(int64_t buffer_bytes) const;
   worker::v1::StatsResponse Stats() const;
 
   // Of the configuration; valid after Configure.

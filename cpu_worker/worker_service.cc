@@ -78,11 +78,18 @@ absl::Status WorkerService::ServeStream(FrameStream& stream) {
   return end;
 }
 
-grpc::Status WorkerService::Measure(grpc::ServerContext*, const worker::v1::MeasureRequest* request,
-                                    worker::v1::MeasureResponse* response) {
-  absl::StatusOr<worker::v1::MeasureResponse> result = worker_->Measure(*request);
-  if (!result.ok()) return ToGrpc(result.status());
-  *response = *std::move(result);
+grpc::Status WorkerService::Measure(
+    grpc::ServerContext*,
+    grpc::ServerReaderWriter<worker::v1::MeasureResponse, worker::v1::MeasureRequest>* stream) {
+  worker::v1::MeasureRequest request;
+  if (!stream->Read(&request)) return grpc::Status::OK;
+  absl::StatusOr<std::unique_ptr<ReadTest>> test = worker_->PrepareReadTest(request.buffer_bytes());
+  if (!test.ok()) return ToGrpc(test.status());
+  worker::v1::MeasureResponse response;
+  while (stream->Write(response) && stream->Read(&request)) {
+    response.set_seconds((*test)->Read());
+    response.set_bytes((*test)->n_bytes());
+  }
   return grpc::Status::OK;
 }
 

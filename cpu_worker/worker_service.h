@@ -23,8 +23,9 @@ class WorkerService final : public WorkerServiceBase {
   grpc::Status AttachSegment(grpc::ServerContext* context,
                              const worker::v1::AttachSegmentRequest* request,
                              worker::v1::AttachSegmentResponse* response) override;
-  grpc::Status Measure(grpc::ServerContext* context, const worker::v1::MeasureRequest* request,
-                       worker::v1::MeasureResponse* response) override;
+  grpc::Status Measure(grpc::ServerContext* context,
+                       grpc::ServerReaderWriter<worker::v1::MeasureResponse,
+                                                worker::v1::MeasureRequest>* stream) override;
   grpc::Status Stats(grpc::ServerContext* context, const worker::v1::StatsRequest* request,
                      worker::v1::StatsResponse* response) override;
 

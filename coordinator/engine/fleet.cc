@@ -1,6 +1,9 @@
 // A standing fleet: steps, failures, questions to workers, the end.
 #include "coordinator/engine/fleet.h"
 
+#include <algorithm>
+#include <thread>
+
 #include "common/util/status_macros.h"
 #include "coordinator/engine/worker_handle.h"
 #include "fmt/format.h"
@@ -124,22 +127,32 @@ absl::StatusOr<std::vector<worker::v1::StatsResponse>> Fleet::Stats() {
 }
 
 absl::StatusOr<double> Fleet::MeasureReadGbps(int64_t buffer_bytes, int32_t repeats) {
-  const int64_t n_all = n_threads();
-  std::vector<absl::StatusOr<worker::v1::MeasureResponse>> responses(workers_.size());
-  std::vector<std::thread> calls;
-  for (size_t i = 0; i < workers_.size(); ++i) {
-    calls.emplace_back([&, i] {
-      const int64_t part = buffer_bytes * plan_.ranks[i].n_threads / n_all;
-      responses[i] = workers_[i]->Measure(part, repeats);
-    });
+  const size_t n_workers = workers_.size();
+  std::vector<absl::StatusOr<std::unique_ptr<WorkerHandle::ReadTest>>> tests(n_workers);
+  OnAllWorkers([&](size_t i) {
+    const int64_t part = buffer_bytes * plan_.ranks[i].n_threads / n_threads();
+    tests[i] = workers_[i]->PrepareReadTest(part);
+  });
+  for (const auto& test : tests) RETURN_IF_ERROR(test.status());
+  double best = 0;
+  for (int32_t repeat = 0; repeat < repeats; ++repeat) {
+    std::vector<absl::StatusOr<worker::v1::MeasureResponse>> reads(n_workers);
+    OnAllWorkers([&](size_t i) { reads[i] = workers_[i]->Read(**tests[i]); });
+    double bytes = 0, seconds = 0;  // all read at the same time, so the slowest decides
+    for (const auto& read : reads) {
+      RETURN_IF_ERROR(read.status());
+      bytes += static_cast<double>(read->bytes());
+      seconds = std::max(seconds, read->seconds());
+    }
+    best = std::max(best, bytes / seconds / 1e9);
   }
-  for (std::thread& call : calls) call.join();
-  double total = 0;
-  for (const auto& response : responses) {
-    if (!response.ok()) return response.status();
-    total += response->read_gbps();
-  }
-  return total;
+  return best;
+}
+
+void Fleet::OnAllWorkers(const std::function<void(size_t index)>& call) {
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < workers_.size(); ++i) threads.emplace_back([&call, i] { call(i); });
+  for (std::thread& thread : threads) thread.join();
 }
 
 }  // namespace thermocline

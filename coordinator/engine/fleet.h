@@ -72,7 +72,8 @@ class Fleet : public Stepper {
   absl::Status state() const override;
   // Asks every worker. Works while no step runs.
   absl::StatusOr<std::vector<worker::v1::StatsResponse>> Stats();
-  // Best read bandwidth of all workers' threads at once, 1e9 bytes a second.
+  // Plain read bandwidth of all workers' threads at once, over a buffer of this size that is split
+  // by threads; the best of the repeats, 1e9 bytes a second.
   absl::StatusOr<double> MeasureReadGbps(int64_t buffer_bytes, int32_t repeats);
 
  private:
@@ -82,6 +83,8 @@ class Fleet : public Stepper {
   // What a failed step is reported as: the worker that was lost, if one was.
   absl::Status ExplainFailure(const absl::Status& step_status);
   void OnWorkerEnd(int32_t rank);
+  // Calls all workers at the same time, each from a thread of its own.
+  void OnAllWorkers(const std::function<void(size_t index)>& call);
   // A call to a worker failed for good: returns the reason, which may be that its process ended.
   absl::Status LostWorker(int32_t rank, const absl::Status& status);
 

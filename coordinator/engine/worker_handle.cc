@@ -77,15 +77,24 @@ void WorkerHandle::StartProxy(Segment* segment, Range vocab) {
                                        static_cast<int32_t>(vocab.end), channel_);
 }
 
-absl::StatusOr<worker::v1::MeasureResponse> WorkerHandle::Measure(int64_t buffer_bytes,
-                                                                  int32_t repeats) {
+absl::StatusOr<std::unique_ptr<WorkerHandle::ReadTest>> WorkerHandle::PrepareReadTest(
+    int64_t buffer_bytes) {
+  auto test = std::make_unique<ReadTest>();
+  test->stream = stub_->Measure(&test->context);
   worker::v1::MeasureRequest request;
   request.set_buffer_bytes(buffer_bytes);
-  request.set_repeats(repeats);
-  grpc::ClientContext context;
   worker::v1::MeasureResponse response;
-  const grpc::Status status = stub_->Measure(&context, request, &response);
-  if (!status.ok()) return Named(status);
+  if (!test->stream->Write(request) || !test->stream->Read(&response)) {
+    return Named(test->stream->Finish());
+  }
+  return test;
+}
+
+absl::StatusOr<worker::v1::MeasureResponse> WorkerHandle::Read(ReadTest& test) {
+  worker::v1::MeasureResponse response;
+  if (!test.stream->Write(worker::v1::MeasureRequest()) || !test.stream->Read(&response)) {
+    return Named(test.stream->Finish());
+  }
   return response;
 }
 

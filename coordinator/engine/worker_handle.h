@@ -35,7 +35,16 @@ class WorkerHandle {
   absl::Status LoadShard();
   void CancelLoad();
   absl::Status AttachSegment();
-  absl::StatusOr<worker::v1::MeasureResponse> Measure(int64_t buffer_bytes, int32_t repeats);
+  // A buffer of the worker that is read once by each Read; it lasts as long as the test.
+  struct ReadTest {
+    grpc::ClientContext context;
+    std::unique_ptr<
+        grpc::ClientReaderWriter<worker::v1::MeasureRequest, worker::v1::MeasureResponse>>
+        stream;
+    ~ReadTest() { context.TryCancel(); }
+  };
+  absl::StatusOr<std::unique_ptr<ReadTest>> PrepareReadTest(int64_t buffer_bytes);
+  absl::StatusOr<worker::v1::MeasureResponse> Read(ReadTest& test);
   absl::StatusOr<worker::v1::StatsResponse> Stats();
 
   // Carries the exchange over gRPC from now on. The segment must outlive the handle.
