@@ -53,7 +53,7 @@ void AddFlags(FlagSet* flags, CoordinatorOptions* options) {
 absl::Status Serve(const Program& program, const CoordinatorOptions& options) {
   NoteGpuLayers(program, options.fleet.n_gpu_layers);
   ASSIGN_OR_RETURN(std::unique_ptr<Fleet> fleet, StartFleet(program, options.fleet.options));
-  ASSIGN_OR_RETURN(const std::string what, WhatRuns(fleet.get()));
+  const std::string what = WhatRuns(*fleet);
   program.Note(what);
   if (program.verbose()) program.Detail("plan:\n" + PlanToJson(fleet->plan()));
   Inference inference(std::move(fleet), options.max_queue);

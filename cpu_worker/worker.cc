@@ -31,11 +31,6 @@ absl::Status CpuWorker::Expect(Phase phase) const {
       "calls come in this order: Configure, LoadShard, AttachSegment or Exchange");
 }
 
-bool CpuWorker::is_loaded() const {
-  std::lock_guard<std::mutex> lock(mutex_);
-  return phase_ == Phase::kLoaded;
-}
-
 // Each refers to those below it.
 void CpuWorker::Drop() {
   forward_.reset();
@@ -116,13 +111,15 @@ absl::Status CpuWorker::LoadShard(const std::function<bool(int64_t, int64_t)>& o
   return absl::OkStatus();
 }
 
-absl::Status CpuWorker::Serve(Exchange& exchange, const std::string& carrier) {
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    RETURN_IF_ERROR(Expect(Phase::kLoaded));
-    phase_ = Phase::kServing;
-    carrier_ = carrier;
-  }
+absl::Status CpuWorker::StartServing(const std::string& carrier) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  RETURN_IF_ERROR(Expect(Phase::kLoaded));
+  phase_ = Phase::kServing;
+  carrier_ = carrier;
+  return absl::OkStatus();
+}
+
+absl::Status CpuWorker::Serve(Exchange& exchange) {
   const absl::Status end = forward_->Serve(exchange);
   std::lock_guard<std::mutex> lock(mutex_);
   Drop();

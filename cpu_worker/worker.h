@@ -28,8 +28,10 @@ class CpuWorker {
       const worker::v1::ConfigureRequest& request);
   // After Configure. on_progress as Shard::Load.
   absl::Status LoadShard(const std::function<bool(int64_t, int64_t)>& on_progress);
-  // Serves steps until the exchange ends, then drops the shard; after LoadShard.
-  absl::Status Serve(Exchange& exchange, const std::string& carrier);
+  // After LoadShard: from now on this worker is one fleet's, over this carrier.
+  absl::Status StartServing(const std::string& carrier);
+  // Then: serves steps until the exchange ends, and drops the shard.
+  absl::Status Serve(Exchange& exchange);
 
   // A read test with as many threads as the worker has, of their own. After Configure; it says
   // something while no step runs.
@@ -41,7 +43,6 @@ class CpuWorker {
   uint32_t epoch() const { return epoch_; }
   const ExchangeShape& exchange_shape() const { return exchange_shape_; }
   Range vocab() const { return shard_->vocab(); }
-  bool is_loaded() const;
 
  private:
   enum class Phase { kNew, kConfigured, kLoaded, kServing };

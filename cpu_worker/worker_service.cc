@@ -6,6 +6,7 @@
 #include "common/exchange/shm_exchange.h"
 #include "common/rpc/status.h"
 #include "common/rpc/stream_exchange.h"
+#include "common/util/status_macros.h"
 
 namespace thermocline {
 
@@ -47,33 +48,32 @@ grpc::Status WorkerService::AttachSegment(grpc::ServerContext*,
                                           const worker::v1::AttachSegmentRequest*,
                                           worker::v1::AttachSegmentResponse*) {
   std::lock_guard<std::mutex> lock(mutex_);
-  if (!worker_->is_loaded() || steps_.joinable()) {
-    return {grpc::StatusCode::FAILED_PRECONDITION, "AttachSegment comes once, after LoadShard"};
-  }
   if (segment_fd_ < 0) {
     return {grpc::StatusCode::FAILED_PRECONDITION,
-            "this worker inherited no segment: it takes part by the Exchange stream"};
+            "this worker has no segment (any more): it takes part by the Exchange stream"};
   }
+  if (const absl::Status status = worker_->StartServing("shm"); !status.ok()) return ToGrpc(status);
   absl::StatusOr<std::unique_ptr<Segment>> segment =
       Segment::Attach(std::exchange(segment_fd_, -1), worker_->exchange_shape(), worker_->epoch());
-  if (!segment.ok()) return ToGrpc(segment.status());
+  if (!segment.ok()) {
+    on_end_(segment.status());
+    return ToGrpc(segment.status());
+  }
   segment_ = *std::move(segment);
   steps_ = std::thread([this] {
     ShmExchange exchange(segment_.get(), worker_->rank(),
                          static_cast<int32_t>(worker_->vocab().begin));
-    on_end_(worker_->Serve(exchange, "shm"));
+    on_end_(worker_->Serve(exchange));
   });
   return grpc::Status::OK;
 }
 
 absl::Status WorkerService::ServeStream(FrameStream& stream) {
-  if (!worker_->is_loaded()) {
-    return absl::FailedPreconditionError("Exchange comes after LoadShard");
-  }
+  RETURN_IF_ERROR(worker_->StartServing("grpc"));
   const Range vocab = worker_->vocab();
   StreamExchange exchange(&stream, worker_->exchange_shape(), worker_->epoch(),
                           static_cast<int32_t>(vocab.begin), static_cast<int32_t>(vocab.end));
-  const absl::Status end = worker_->Serve(exchange, "grpc");
+  const absl::Status end = worker_->Serve(exchange);
   on_end_(end);
   return end;
 }

@@ -32,7 +32,7 @@ absl::StatusOr<BenchRow> CommonColumns(const BenchOptions& options, Fleet* fleet
   row.model_bytes = static_cast<int64_t>(fleet->model().file().file_bytes());
   row.n_threads = fleet->n_threads();
   row.n_workers = fleet->plan().n_ranks();
-  ASSIGN_OR_RETURN(row.transport, Transport(fleet));
+  row.transport = fleet->transport();
   row.isa = fleet->isa();
   row.sparsity = options.fleet.sparsity;
   ASSIGN_OR_RETURN(const std::vector<worker::v1::StatsResponse> stats, fleet->Stats());
@@ -43,7 +43,7 @@ absl::StatusOr<BenchRow> CommonColumns(const BenchOptions& options, Fleet* fleet
 absl::Status MeasureFleet(const Program& program, const BenchOptions& options,
                           const FleetOptions& fleet_options, std::vector<BenchRow>* rows) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Fleet> fleet, StartFleet(program, fleet_options));
-  ASSIGN_OR_RETURN(const std::string what, WhatRuns(fleet.get()));
+  const std::string what = WhatRuns(*fleet);
   program.Note(what);
   ASSIGN_OR_RETURN(BenchRow row, CommonColumns(options, fleet.get()));
   ASSIGN_OR_RETURN(const double read_before,

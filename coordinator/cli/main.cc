@@ -29,7 +29,7 @@ absl::StatusOr<std::unique_ptr<InferenceClient>> StartOwnFleet(const Program& pr
                                                                const MainOptions& options) {
   NoteGpuLayers(program, options.fleet.n_gpu_layers);
   ASSIGN_OR_RETURN(std::unique_ptr<Fleet> fleet, StartFleet(program, options.fleet.options));
-  ASSIGN_OR_RETURN(const std::string what, WhatRuns(fleet.get()));
+  const std::string what = WhatRuns(*fleet);
   program.Note(what);
   if (program.verbose()) program.Detail("plan:\n" + PlanToJson(fleet->plan()));
   return MakeLocalClient(std::make_unique<Inference>(std::move(fleet), /*max_waiting=*/0));

@@ -185,7 +185,7 @@ absl::Status Measure(const Program& program, PerplexityOptions options) {
     options.fleet.options.n_ctx = base->header().n_ctx;
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<Fleet> fleet, StartFleet(program, options.fleet.options));
-  ASSIGN_OR_RETURN(const std::string what, WhatRuns(fleet.get()));
+  const std::string what = WhatRuns(*fleet);
   program.Note(what);
   Work work;
   if (base != nullptr) {

@@ -17,9 +17,7 @@ absl::StatusOr<std::unique_ptr<Fleet>> StartFleet(const Program& program,
 // Says that layers asked for on a GPU are computed on the CPU.
 void NoteGpuLayers(const Program& program, int64_t n_gpu_layers);
 
-// "shm", "grpc", or both joined by "+" when ranks differ.
-absl::StatusOr<std::string> Transport(Fleet* fleet);
 // "model.gguf: 2 workers, 8 threads, avx512, shm, 4096 tokens of context".
-absl::StatusOr<std::string> WhatRuns(Fleet* fleet);
+std::string WhatRuns(const Fleet& fleet);
 
 }  // namespace thermocline

@@ -40,6 +40,13 @@ int64_t Fleet::n_threads() const {
   return n_threads;
 }
 
+std::string Fleet::transport() const {
+  const auto by_stream = [](const auto& worker) { return worker->proxy() != nullptr; };
+  const auto n_streams = std::count_if(workers_.begin(), workers_.end(), by_stream);
+  if (n_streams == 0) return "shm";
+  return n_streams == plan_.n_ranks() ? "grpc" : "grpc+shm";
+}
+
 absl::Status Fleet::state() const {
   std::lock_guard<std::mutex> lock(mutex_);
   return failure_;

@@ -65,6 +65,7 @@ class Fleet : public Stepper {
   int64_t max_logit_rows() const { return options_.max_logit_rows; }
   const std::string& isa() const { return isa_; }  // the level the workers chose
   int64_t n_threads() const;                       // compute threads of all ranks
+  std::string transport() const;                   // "shm", "grpc", or "grpc+shm" for both
 
   // At most max_logit_rows of the tokens want logits.
   absl::Status Run(absl::Span<const TokenInput> tokens) override;

@@ -37,7 +37,7 @@ class Inference {
   v1::ListModelsResponse ListModels() const;
 
   absl::Status state() const { return stepper_->state(); }  // of the fleet
-  int64_t n_pending() const;  // requests that run or wait
+  int64_t n_pending() const;                                // requests that run or wait
 
  private:
   class Turn;  // a place in the queue

@@ -29,8 +29,8 @@ absl::StatusOr<std::unique_ptr<ModelHeader>> ModelHeader::Open(
   if (!hidden_activation.empty()) {
     absl::StatusOr<Activation> activation = ParseActivation(hidden_activation);
     if (!activation.ok()) {
-      return absl::InvalidArgumentError(fmt::format("--hidden-activation {}",
-                                                    std::string(activation.status().message())));
+      return absl::InvalidArgumentError(
+          fmt::format("--hidden-activation {}", std::string(activation.status().message())));
     }
     header->config_.activation = *activation;
   }

@@ -24,7 +24,11 @@ uint64_t read_sum(const void* data, int64_t n_bytes) {
   __m512i sum = _mm512_maskz_loadu_epi8(rest, p);  // bytes past the end count as 0
   THERMOCLINE_UNROLL
   for (int i = 0; i < 8; ++i) sum = _mm512_add_epi64(sum, sums[i]);
-  return static_cast<uint64_t>(_mm512_reduce_add_epi64(sum));
+  alignas(64) uint64_t lanes[8];
+  _mm512_store_si512(lanes, sum);
+  uint64_t total = 0;  // unsigned, since it wraps
+  for (int i = 0; i < 8; ++i) total += lanes[i];
+  return total;
 }
 
 }  // namespace thermocline::kernels::avx512
