@@ -7,8 +7,8 @@
 //   p = c2 + r * (c3 + r * (c4 + r * (c5 + r * c6))), Horner, one fma each
 //   y = fma(r * r, p, r) + 1, times 2^n with one rounding
 //
-// So exp(0) is 1, and results below 2^-126 are subnormal, not flushed. Error: at most 1.01 ulp, over
-// all f32 (tests/kernels/exp_test.cc samples them).
+// So exp(0) is 1, and results below 2^-126 are subnormal, not flushed. Error: at most 1.01 ulp,
+// over all f32 (tests/kernels/exp_test.cc samples them).
 #pragma once
 
 namespace thermocline::kernels {

@@ -7,12 +7,11 @@
 namespace thermocline::kernels {
 namespace {
 
-#define THERMOCLINE_OPS(level)                                                               \
-  Ops {                                                                                      \
-    #level, level::quantize, level::matmul_int8, level::matmul_f32, level::rms_norm,         \
-        level::rope_interleaved, level::relu_mul, level::silu_mul, level::add,               \
-        level::f32_to_f16, level::attend_tiles, level::attend_merge, level::attend_finish,   \
-        level::read_sum                                                                      \
+#define THERMOCLINE_OPS(level)                                                                    \
+  Ops {                                                                                           \
+#level, level::quantize, level::matmul_int8, level::matmul_f32, level::rms_norm,              \
+        level::rope_interleaved, level::relu_mul, level::silu_mul, level::add, level::f32_to_f16, \
+        level::attend_tiles, level::attend_merge, level::attend_finish, level::read_sum           \
   }
 constexpr Ops kReferenceOps = THERMOCLINE_OPS(reference);
 constexpr Ops kAvx2Ops = THERMOCLINE_OPS(avx2);

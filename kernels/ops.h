@@ -16,10 +16,10 @@ enum class Isa { kReference, kAvx2, kAvx512 };
 // int8 activations, per 32 values: scale = amax / 127, q = rint(x / scale) half to even, clamped to
 // +-127; a block of zeros has scale 0. k is a multiple of 32.
 struct QuantizedRows {
-  const int8_t* q = nullptr;       // [n_tokens, stride], of which k are used
-  const float* scale = nullptr;    // [n_tokens, stride / 32]
-  const int32_t* sum = nullptr;    // [n_tokens, stride / 32], sum of a block's q
-  int64_t stride = 0;              // elements between tokens, a multiple of 32
+  const int8_t* q = nullptr;     // [n_tokens, stride], of which k are used
+  const float* scale = nullptr;  // [n_tokens, stride / 32]
+  const int32_t* sum = nullptr;  // [n_tokens, stride / 32], sum of a block's q
+  int64_t stride = 0;            // elements between tokens, a multiple of 32
 };
 
 enum class KvType { kF16, kF32 };
@@ -44,10 +44,10 @@ struct Ops {
 
   // out[t * out_stride + (row - 16 * group_begin)] = row . x_t for the rows of groups
   // [group_begin, group_end), padding rows included (so `out` has room for whole groups).
-  // Quantized types. Blocks of k ascending; in each: an exact integer sum, converted to f32 (exact),
-  // fma(sum, weight_scale * scale, acc); with minimum: then fma(-block sum, min * scale, acc).
-  // weight_scale: Q8_0, Q4_0, Q6_K: d (sub-scales of Q6_K are inside the integer); Q4_K: f32(d * sc),
-  // its min: f32(dmin * m).
+  // Quantized types. Blocks of k ascending; in each: an exact integer sum, converted to f32
+  // (exact), fma(sum, weight_scale * scale, acc); with minimum: then fma(-block sum, min * scale,
+  // acc). weight_scale: Q8_0, Q4_0, Q6_K: d (sub-scales of Q6_K are inside the integer); Q4_K:
+  // f32(d * sc), its min: f32(dmin * m).
   void (*matmul_int8)(const PackedMatrix& w, int64_t group_begin, int64_t group_end,
                       const QuantizedRows& x, int64_t n_tokens, float* out, int64_t out_stride);
   // The same for f32 activations x [n_tokens, x_stride], any type: weights as dequantized, one fma
@@ -58,8 +58,8 @@ struct Ops {
   // out = (x * (1 / sqrt(mean(x^2) + eps))) * weight, sum of squares in 16 lanes.
   void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* out);
 
-  // Rotates pairs (2i, 2i+1) of one head: y0 = fma(x0, cos, -(x1 * sin)), y1 = fma(x0, sin, x1 * cos).
-  // x [n_rot, in place], cos and sin [n_rot / 2].
+  // Rotates pairs (2i, 2i+1) of one head: y0 = fma(x0, cos, -(x1 * sin)), y1 = fma(x0, sin, x1 *
+  // cos). x [n_rot, in place], cos and sin [n_rot / 2].
   void (*rope_interleaved)(float* x, int64_t n_rot, const float* cos, const float* sin);
 
   // out = max(gate, 0) * up (a NaN gate stays NaN), and out = gate / (1 + exp(-gate)) * up.
@@ -78,7 +78,8 @@ struct Ops {
   void (*attend_tiles)(const float* q, const KvHead& kv, int64_t n_positions, int64_t d_head,
                        float scale, int64_t tile_begin, int64_t tile_end, float* partial);
   // Adds n_tiles partials in ascending order to a running {max, sum, o} `state` (stride as above;
-  // an empty state has sum 0): m = max(a, b), o = fma(o_b, exp(b - m), o_a * exp(a - m)), sum alike.
+  // an empty state has sum 0): m = max(a, b), o = fma(o_b, exp(b - m), o_a * exp(a - m)), sum
+  // alike.
   void (*attend_merge)(const float* partial, int64_t n_tiles, int64_t d_head, float* state);
   // out[d] = o[d] / sum.
   void (*attend_finish)(const float* state, int64_t d_head, float* out);

@@ -13,15 +13,15 @@ namespace thermocline {
 enum class Activation { kRelu, kSilu };
 
 struct ModelConfig {
-  std::string architecture;   // "llama"
-  std::string name;           // general.name, or ""
+  std::string architecture;  // "llama"
+  std::string name;          // general.name, or ""
   int64_t n_layers = 0;
   int64_t d_model = 0;
   int64_t d_ff = 0;
   int64_t n_heads = 0;
   int64_t n_kv_heads = 0;
   int64_t d_head = 0;
-  int64_t n_rot = 0;          // dimensions of a head that RoPE turns
+  int64_t n_rot = 0;  // dimensions of a head that RoPE turns
   int64_t n_vocab = 0;
   int64_t n_ctx_train = 0;
   float norm_eps = 0;

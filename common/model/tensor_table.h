@@ -1,5 +1,5 @@
-// The one table of a model's tensors: role, name in the file, shape in named dimensions, required or
-// optional. Adding an architecture means adding rows here.
+// The one table of a model's tensors: role, name in the file, shape in named dimensions, required
+// or optional. Adding an architecture means adding rows here.
 #pragma once
 
 #include <string>

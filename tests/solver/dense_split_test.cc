@@ -33,8 +33,7 @@ TEST(DenseSplit, GivesEveryRankItsShareOfNeuronsUpToOneUnit) {
 }
 
 TEST(DenseSplit, MoreRanksThanKvHeadsLeavesSomeWithNeuronsAndVocabularyOnly) {
-  const absl::StatusOr<Plan> plan =
-      SplitDense(Config(2, 64, 320), "h", Ranks(5), {1, 1, 1, 1, 1});
+  const absl::StatusOr<Plan> plan = SplitDense(Config(2, 64, 320), "h", Ranks(5), {1, 1, 1, 1, 1});
   ASSERT_TRUE(plan.ok()) << plan.status();
   int with_heads = 0;
   for (size_t rank = 0; rank < 5; ++rank) {

@@ -26,9 +26,7 @@ ModelConfig Config() {
   return config;
 }
 
-Plan GoodPlan() {
-  return *SplitDense(Config(), "hash", {{0, 2, ""}, {1, 1, "host:1"}}, {2, 1});
-}
+Plan GoodPlan() { return *SplitDense(Config(), "hash", {{0, 2, ""}, {1, 1, "host:1"}}, {2, 1}); }
 
 std::string ErrorOf(const Plan& plan) {
   return std::string(CheckPlan(plan, Config(), "hash").message());
