@@ -7,17 +7,14 @@
 
 namespace thermocline {
 
-void Forward::AttentionLayer(int32_t thread, int64_t layer, Exchange& exchange) {
+void Forward::AttentionLayer(int32_t thread, int64_t layer) {
   const LayerWeights& weights = shard_->layers()[layer];
   const bool has_partial = weights.kv_heads.size() > 0;
   if (has_partial) {
     const Activations& input = PrepareInput(thread, weights.attention_norm);
-    Product(weights.q, GroupsOf(*team_, weights.q, thread), input, 0, n_tokens_, q_.data(),
-            q_stride_);
-    Product(weights.k, GroupsOf(*team_, weights.k, thread), input, 0, n_tokens_, k_.data(),
-            kv_stride_);
-    Product(weights.v, GroupsOf(*team_, weights.v, thread), input, 0, n_tokens_, v_.data(),
-            kv_stride_);
+    Product(thread, weights.q, input, 0, n_tokens_, q_.data(), q_stride_);
+    Product(thread, weights.k, input, 0, n_tokens_, k_.data(), kv_stride_);
+    Product(thread, weights.v, input, 0, n_tokens_, v_.data(), kv_stride_);
     team_->Sync(thread);
     RotateAndStore(thread, layer);
     team_->Sync(thread);
@@ -29,10 +26,9 @@ void Forward::AttentionLayer(int32_t thread, int64_t layer, Exchange& exchange) 
     }
     team_->Sync(thread);
     const Activations& attention = QuantizeShared(thread, attention_);
-    Product(weights.o, GroupsOf(*team_, weights.o, thread), attention, 0, n_tokens_,
-            exchange.Partial(), config_.d_model);
+    Product(thread, weights.o, attention, 0, n_tokens_, exchange_->Partial(), config_.d_model);
   }
-  Combine(thread, exchange, has_partial);
+  Combine(thread, has_partial);
 }
 
 void Forward::RotateAndStore(int32_t thread, int64_t layer) {
@@ -48,7 +44,7 @@ void Forward::RotateAndStore(int32_t thread, int64_t layer) {
     float* k = k_.data() + token * kv_stride_ + head * d_head;
     const float* v = v_.data() + token * kv_stride_ + head * d_head;
     ops_->rope_interleaved(k, config_.n_rot, cos, sin);
-    cache_->Store(*ops_, layer, step_.tokens[token].slot, head, step_.tokens[token].position, k, v);
+    cache_->Store(*ops_, layer, tokens_[token].slot, head, tokens_[token].position, k, v);
     float* q = q_.data() + token * q_stride_ + head * config_.group_size() * d_head;
     for (int64_t i = 0; i < config_.group_size(); ++i) {
       ops_->rope_interleaved(q + i * d_head, config_.n_rot, cos, sin);
@@ -67,8 +63,8 @@ void Forward::Attend(int32_t thread, int64_t layer) {
     const int64_t token = item / n_heads;
     const int64_t head = item % n_heads;
     const kernels::KvHead kv =
-        cache_->Head(layer, step_.tokens[token].slot, head / config_.group_size());
-    const int64_t n_positions = step_.tokens[token].position + 1;
+        cache_->Head(layer, tokens_[token].slot, head / config_.group_size());
+    const int64_t n_positions = tokens_[token].position + 1;
     const int64_t n_tiles = (n_positions + kernels::kAttentionTile - 1) / kernels::kAttentionTile;
     const float* q = q_.data() + token * q_stride_ + head * d_head;
     std::fill(own.state.begin(), own.state.end(), 0.0f);
@@ -77,6 +73,7 @@ void Forward::Attend(int32_t thread, int64_t layer) {
       ops_->attend_merge(own.partials.data(), 1, d_head, own.state.data());
     }
     ops_->attend_finish(own.state.data(), d_head, attention_.row(token) + head * d_head);
+    if (thread == 0 && !one_token()) exchange_->Working();
   }
 }
 
@@ -87,14 +84,13 @@ void Forward::AttendSharedContext(int32_t thread, int64_t layer) {
   const int64_t d_head = config_.d_head;
   const int64_t state_size = 2 + d_head;
   const float scale = 1.0f / std::sqrt(static_cast<float>(d_head));
-  const int64_t n_positions = step_.tokens[0].position + 1;
+  const int64_t n_positions = tokens_[0].position + 1;
   const int64_t n_tiles = (n_positions + kernels::kAttentionTile - 1) / kernels::kAttentionTile;
   const Team::Part items = team_->PartOf(n_heads * n_tiles, thread);
   for (int64_t item = items.begin; item < items.end; ++item) {
     const int64_t head = item / n_tiles;
     const int64_t tile = item % n_tiles;
-    const kernels::KvHead kv =
-        cache_->Head(layer, step_.tokens[0].slot, head / config_.group_size());
+    const kernels::KvHead kv = cache_->Head(layer, tokens_[0].slot, head / config_.group_size());
     ops_->attend_tiles(q_.data() + head * d_head, kv, n_positions, d_head, scale, tile, tile + 1,
                        tile_partials_.data() + item * state_size);
   }

@@ -1,4 +1,4 @@
-// Field by field.
+// The fields of a ConfigureRequest against the model's dimensions and this machine's ISA levels.
 #include "cpu_worker/configure.h"
 
 #include "common/util/status_macros.h"

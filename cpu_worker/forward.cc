@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <set>
+#include <utility>
 
 #include "common/util/check.h"
 #include "fmt/format.h"
@@ -85,69 +87,77 @@ Forward::Forward(const Shard* shard, KvCache* cache, const kernels::Ops* ops, Te
 }
 
 absl::Status Forward::Serve(Exchange& exchange) {
+  exchange_ = &exchange;
   failed_ = false;
   status_ = absl::OkStatus();
   team_->Run([&](int32_t thread) {
     for (;;) {
-      team_->Sync(thread, [&] { BeginStep(exchange); });
+      team_->Sync(thread, [&] { BeginStep(); });
       if (failed_) return;
-      RunStep(thread, exchange);
+      RunStep(thread);
       if (failed_) return;
     }
   });
   return absl::IsCancelled(status_) ? absl::OkStatus() : status_;
 }
 
-void Forward::BeginStep(Exchange& exchange) {
-  absl::StatusOr<Step> step = exchange.NextStep();
-  status_ = step.ok() ? CheckStep(*step) : step.status();
+void Forward::BeginStep() {
+  absl::StatusOr<Step> step = exchange_->NextStep();
+  status_ = step.status();
+  if (step.ok()) {
+    step_ = *step;
+    tokens_.assign(step->tokens.begin(), step->tokens.end());
+    status_ = CheckStep();
+  }
   failed_ = !status_.ok();
   if (failed_) return;
-  step_ = *step;
   n_tokens_ = step_.n_tokens();
   logit_tokens_.assign(step_.n_logit_rows, -1);
   for (int64_t token = 0; token < n_tokens_; ++token) {
-    const int32_t row = step_.tokens[token].logit_row;
+    const int32_t row = tokens_[token].logit_row;
     if (row >= 0) logit_tokens_[row] = static_cast<int32_t>(token);
   }
 }
 
 // The descriptor comes from another process: nothing in it is used as an index before this.
-absl::Status Forward::CheckStep(const Step& step) const {
-  if (step.n_tokens() < 1 || step.n_tokens() > options_.max_tokens || step.n_logit_rows < 0 ||
-      step.n_logit_rows > options_.max_logit_rows) {
+absl::Status Forward::CheckStep() const {
+  const int64_t n_rows = step_.n_logit_rows;
+  if (step_.n_tokens() < 1 || step_.n_tokens() > options_.max_tokens || n_rows < 0 ||
+      n_rows > options_.max_logit_rows) {
     return absl::InvalidArgumentError(fmt::format(
-        "step {} has {} tokens and {} logit rows; at most {} and {} are possible", step.number,
-        step.n_tokens(), step.n_logit_rows, options_.max_tokens, options_.max_logit_rows));
+        "step {} has {} tokens and {} logit rows; at most {} and {} are possible", step_.number,
+        step_.n_tokens(), n_rows, options_.max_tokens, options_.max_logit_rows));
   }
-  std::vector<bool> row_seen(step.n_logit_rows, false);
-  for (const StepToken& token : step.tokens) {
+  std::vector<bool> row_seen(n_rows, false);
+  std::set<std::pair<int32_t, int32_t>> places;  // two tokens would write the same place at once
+  for (const StepToken& token : tokens_) {
     const bool is_row_bad =
-        token.logit_row >= step.n_logit_rows || (token.logit_row >= 0 && row_seen[token.logit_row]);
+        token.logit_row >= n_rows || (token.logit_row >= 0 && row_seen[token.logit_row]);
     if (token.slot < 0 || token.slot >= cache_->n_slots() || token.position < 0 ||
-        token.position >= cache_->n_ctx() || is_row_bad) {
+        token.position >= cache_->n_ctx() || is_row_bad ||
+        !places.emplace(token.slot, token.position).second) {
       return absl::InvalidArgumentError(
-          fmt::format("step {}: slot {}, position {}, logit row {} is not possible", step.number,
+          fmt::format("step {}: slot {}, position {}, logit row {} is not possible", step_.number,
                       token.slot, token.position, token.logit_row));
     }
     if (token.logit_row >= 0) row_seen[token.logit_row] = true;
   }
   if (std::find(row_seen.begin(), row_seen.end(), false) != row_seen.end()) {
     return absl::InvalidArgumentError(
-        fmt::format("step {}: a logit row belongs to no token", step.number));
+        fmt::format("step {}: a logit row belongs to no token", step_.number));
   }
   return absl::OkStatus();
 }
 
-void Forward::RunStep(int32_t thread, Exchange& exchange) {
+void Forward::RunStep(int32_t thread) {
   LoadInputs(thread);
   for (int64_t layer = 0; layer < config_.n_layers; ++layer) {
-    AttentionLayer(thread, layer, exchange);
+    AttentionLayer(thread, layer);
     if (failed_) return;
-    FfnLayer(thread, layer, exchange);
+    FfnLayer(thread, layer);
     if (failed_) return;
   }
-  OutputLogits(thread, exchange);
+  OutputLogits(thread);
 }
 
 float* Forward::h(int32_t thread, int64_t token) {
@@ -161,7 +171,7 @@ void Forward::LoadInputs(int32_t thread) {
   for (int64_t token = tokens.begin; token < tokens.end; ++token) {
     std::memcpy(h_.data() + token * d_model, step_.x + token * d_model, d_model * sizeof(float));
     for (int64_t i = 0; i < n_pairs; ++i) {
-      const double angle = step_.tokens[token].position * inverse_frequency_[i];
+      const double angle = tokens_[token].position * inverse_frequency_[i];
       cos_[token * n_pairs + i] = static_cast<float>(std::cos(angle));
       sin_[token * n_pairs + i] = static_cast<float>(std::sin(angle));
     }
@@ -201,28 +211,35 @@ bool Forward::WantsInt8(const kernels::PackedMatrix& weights) const {
   return !options_.f32_activations && !type_info(weights.type)->is_float;
 }
 
-void Forward::Product(const kernels::PackedMatrix& weights, Team::Part groups,
+void Forward::Product(int32_t thread, const kernels::PackedMatrix& weights,
                       const Activations& input, int64_t column, int64_t n_inputs, float* out,
-                      int64_t out_stride) const {
-  if (groups.begin == groups.end) return;
-  float* first = out + groups.begin * kernels::kGroupRows;
-  if (WantsInt8(weights)) {
-    ops_->matmul_int8(weights, groups.begin, groups.end, input.quantized(column), n_inputs, first,
-                      out_stride);
-  } else {
-    ops_->matmul_f32(weights, groups.begin, groups.end, input.f32(column), input.width(), n_inputs,
-                     first, out_stride);
+                      int64_t out_stride) {
+  const Team::Part groups = GroupsOf(*team_, weights, thread);
+  // Some tenths of a second on the slowest level: so often is said that this rank works.
+  constexpr int64_t kMultiplicationsAtOnce = int64_t{1} << 26;
+  const int64_t per_group = kernels::kGroupRows * std::max<int64_t>(weights.n_cols * n_inputs, 1);
+  const int64_t n_at_once = std::max<int64_t>(kMultiplicationsAtOnce / per_group, 1);
+  for (int64_t begin = groups.begin; begin < groups.end; begin += n_at_once) {
+    const int64_t end = std::min(begin + n_at_once, groups.end);
+    float* first = out + begin * kernels::kGroupRows;
+    if (WantsInt8(weights)) {
+      ops_->matmul_int8(weights, begin, end, input.quantized(column), n_inputs, first, out_stride);
+    } else {
+      ops_->matmul_f32(weights, begin, end, input.f32(column), input.width(), n_inputs, first,
+                       out_stride);
+    }
+    if (thread == 0) exchange_->Working();
   }
 }
 
-void Forward::FfnLayer(int32_t thread, int64_t layer, Exchange& exchange) {
+void Forward::FfnLayer(int32_t thread, int64_t layer) {
   const LayerWeights& weights = shard_->layers()[layer];
   const bool has_partial = weights.n_neurons > 0;
   if (has_partial) {
     const Activations& input = PrepareInput(thread, weights.ffn_norm);
     const Team::Part groups = GroupsOf(*team_, weights.gate, thread);
-    Product(weights.gate, groups, input, 0, n_tokens_, gate_.data(), neuron_stride_);
-    Product(weights.up, groups, input, 0, n_tokens_, up_.data(), neuron_stride_);
+    Product(thread, weights.gate, input, 0, n_tokens_, gate_.data(), neuron_stride_);
+    Product(thread, weights.up, input, 0, n_tokens_, up_.data(), neuron_stride_);
     // This thread's own neurons: whole blocks of 32, so they are quantized here, too.
     const int64_t begin = groups.begin * kernels::kGroupRows;
     const int64_t end = std::min(groups.end * kernels::kGroupRows, weights.n_neurons);
@@ -233,9 +250,9 @@ void Forward::FfnLayer(int32_t thread, int64_t layer, Exchange& exchange) {
       if (!options_.f32_activations) neurons_.Quantize(*ops_, token, begin, end);
     }
     team_->Sync(thread);
-    DownProduct(thread, weights, exchange.Partial());
+    DownProduct(thread, weights, exchange_->Partial());
   }
-  Combine(thread, exchange, has_partial);
+  Combine(thread, has_partial);
 }
 
 void Forward::DownProduct(int32_t thread, const LayerWeights& weights, float* out) {
@@ -244,7 +261,7 @@ void Forward::DownProduct(int32_t thread, const LayerWeights& weights, float* ou
   for (const kernels::PackedMatrix& down : weights.down) {
     const Team::Part groups = GroupsOf(*team_, down, thread);
     const bool is_first = column == 0;
-    Product(down, groups, neurons_, column, n_tokens_, is_first ? out : down_.data(), d_model);
+    Product(thread, down, neurons_, column, n_tokens_, is_first ? out : down_.data(), d_model);
     const int64_t begin = groups.begin * kernels::kGroupRows;
     const int64_t n_rows = groups.end * kernels::kGroupRows - begin;
     for (int64_t token = 0; !is_first && token < n_tokens_; ++token) {
@@ -255,33 +272,33 @@ void Forward::DownProduct(int32_t thread, const LayerWeights& weights, float* ou
   }
 }
 
-void Forward::Combine(int32_t thread, Exchange& exchange, bool has_partial) {
+void Forward::Combine(int32_t thread, bool has_partial) {
   const auto keep = [this](absl::Status status) {
     status_ = std::move(status);
     failed_ = !status_.ok();
   };
   team_->Sync(thread, [&] {
-    if (!has_partial) exchange.NoPartial();
-    keep(exchange.Arrive());
+    if (!has_partial) exchange_->NoPartial();
+    keep(exchange_->Arrive());
   });
   if (failed_) return;
-  if (exchange.sliced()) {
-    const int64_t first = exchange.slice_begin();
-    const Team::Part part = team_->PartOf(exchange.slice_end() - first, thread);
-    exchange.AddSlice(h_.data(), first + part.begin, first + part.end);
-    team_->Sync(thread, [&] { keep(exchange.ArriveSlices()); });
+  if (exchange_->sliced()) {
+    const int64_t first = exchange_->slice_begin();
+    const Team::Part part = team_->PartOf(exchange_->slice_end() - first, thread);
+    exchange_->AddSlice(h_.data(), first + part.begin, first + part.end);
+    team_->Sync(thread, [&] { keep(exchange_->ArriveSlices()); });
     if (failed_) return;
   }
   const int64_t d_model = config_.d_model;
   if (one_token()) {
-    exchange.Collect(private_[thread].h.data(), 0, d_model);
+    exchange_->Collect(private_[thread].h.data(), 0, d_model);
   } else {
     const Team::Part tokens = TokensOf(thread);
-    exchange.Collect(h_.data(), tokens.begin * d_model, tokens.end * d_model);
+    exchange_->Collect(h_.data(), tokens.begin * d_model, tokens.end * d_model);
   }
 }
 
-void Forward::OutputLogits(int32_t thread, Exchange& exchange) {
+void Forward::OutputLogits(int32_t thread) {
   const int64_t n_rows = static_cast<int64_t>(logit_tokens_.size());
   const kernels::PackedMatrix& output = shard_->output();
   if (n_rows > 0 && output.n_rows > 0) {
@@ -296,16 +313,16 @@ void Forward::OutputLogits(int32_t thread, Exchange& exchange) {
     }
     if (!one_token()) team_->Sync(thread);
     const Team::Part groups = GroupsOf(*team_, output, thread);
-    Product(output, groups, input, 0, n_rows, logits_.data(), vocab_stride_);
+    Product(thread, output, input, 0, n_rows, logits_.data(), vocab_stride_);
     const int64_t begin = groups.begin * kernels::kGroupRows;
     const int64_t end = std::min(groups.end * kernels::kGroupRows, output.n_rows);
     for (int64_t row = 0; begin < end && row < n_rows; ++row) {
-      std::memcpy(exchange.Logits(static_cast<int32_t>(row)) + begin,
+      std::memcpy(exchange_->Logits(static_cast<int32_t>(row)) + begin,
                   logits_.data() + row * vocab_stride_ + begin, (end - begin) * sizeof(float));
     }
   }
   team_->Sync(thread, [&] {
-    status_ = exchange.FinishStep();
+    status_ = exchange_->FinishStep();
     failed_ = !status_.ok();
     steps_.fetch_add(1, std::memory_order_relaxed);
   });

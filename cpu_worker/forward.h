@@ -67,20 +67,20 @@ class Forward {
     std::vector<float> state;     // [2 + d_head]
   };
 
-  absl::Status CheckStep(const Step& step) const;
-  void RunStep(int32_t thread, Exchange& exchange);
+  absl::Status CheckStep() const;  // of step_ and tokens_
+  void RunStep(int32_t thread);
   void LoadInputs(int32_t thread);
   // The leader takes the next step; failed_ ends the service.
-  void BeginStep(Exchange& exchange);
-  void AttentionLayer(int32_t thread, int64_t layer, Exchange& exchange);
+  void BeginStep();
+  void AttentionLayer(int32_t thread, int64_t layer);
   void RotateAndStore(int32_t thread, int64_t layer);
   void Attend(int32_t thread, int64_t layer);
   void AttendSharedContext(int32_t thread, int64_t layer);
-  void FfnLayer(int32_t thread, int64_t layer, Exchange& exchange);
+  void FfnLayer(int32_t thread, int64_t layer);
   void DownProduct(int32_t thread, const LayerWeights& weights, float* out);
   // Every rank's partials into h. After it, failed_ says whether the step goes on.
-  void Combine(int32_t thread, Exchange& exchange, bool has_partial);
-  void OutputLogits(int32_t thread, Exchange& exchange);
+  void Combine(int32_t thread, bool has_partial);
+  void OutputLogits(int32_t thread);
 
   bool one_token() const { return n_tokens_ == 1; }
   float* h(int32_t thread, int64_t token);
@@ -89,9 +89,9 @@ class Forward {
   Activations& PrepareInput(int32_t thread, const float* norm);
   // The same for a vector that all threads have written together, such as attention's output.
   Activations& QuantizeShared(int32_t thread, Activations& shared);
-  // out[t * out_stride + row] for the rows of a thread's groups and t < n_inputs.
-  void Product(const kernels::PackedMatrix& weights, Team::Part groups, const Activations& input,
-               int64_t column, int64_t n_inputs, float* out, int64_t out_stride) const;
+  // out[t * out_stride + row] for the rows that the thread owns and t < n_inputs.
+  void Product(int32_t thread, const kernels::PackedMatrix& weights, const Activations& input,
+               int64_t column, int64_t n_inputs, float* out, int64_t out_stride);
   bool WantsInt8(const kernels::PackedMatrix& weights) const;
 
   const Shard* shard_;
@@ -102,7 +102,9 @@ class Forward {
   const ModelConfig& config_;
 
   // The step being run; written by the leader between barriers.
+  Exchange* exchange_ = nullptr;
   Step step_;
+  std::vector<StepToken> tokens_;  // a copy: what was checked can't change any more
   int64_t n_tokens_ = 0;
   std::vector<int32_t> logit_tokens_;  // the tokens that want logits, in the order of their rows
   absl::Status status_;

@@ -2,6 +2,7 @@
 #include "cpu_worker/kv_cache.h"
 
 #include <cstring>
+#include <string>
 
 #include "common/util/status_macros.h"
 
@@ -16,11 +17,17 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(
   cache->n_ctx_ = n_ctx;
   cache->d_head_ = d_head;
   cache->type_ = type;
+  constexpr char kWhat[] = "the KV cache (a smaller --ctx-size needs less)";
   const int64_t head_bytes = 2 * n_ctx * d_head * cache->ElementBytes();
   int64_t total = 0;
-  for (const int64_t heads : heads_per_layer) total += Arena::Aligned(n_slots * heads * head_bytes);
-  ASSIGN_OR_RETURN(cache->arena_,
-                   Arena::Create(total, "the KV cache (a smaller --ctx-size needs less)"));
+  for (const int64_t heads : heads_per_layer) {
+    int64_t layer_bytes;
+    if (__builtin_mul_overflow(head_bytes, n_slots * heads, &layer_bytes) ||
+        __builtin_add_overflow(total, Arena::Aligned(layer_bytes), &total)) {
+      return absl::ResourceExhaustedError(std::string("no memory for ") + kWhat);
+    }
+  }
+  ASSIGN_OR_RETURN(cache->arena_, Arena::Create(total, kWhat));
   for (const int64_t heads : heads_per_layer) {
     cache->layers_.push_back(cache->arena_->Take(n_slots * heads * head_bytes));
   }

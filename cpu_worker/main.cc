@@ -29,18 +29,19 @@ int Fail(const std::string& message) {
   return 1;
 }
 
-// SIGTERM as a descriptor; SIGINT is the terminal's word to the coordinator, which ends us by the
-// lifeline. A worker of its own (--listen) ends by both.
+// The signals that end a worker of its own (--listen), as a descriptor. One that was spawned takes
+// none: a terminal or systemd sends them to the coordinator as well, which ends it by the lifeline.
 int TakeSignals(bool has_lifeline) {
+  signal(SIGPIPE, SIG_IGN);
   sigset_t signals;
   sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  if (has_lifeline) {
-    signal(SIGINT, SIG_IGN);
-  } else {
-    sigaddset(&signals, SIGINT);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+    if (has_lifeline) {
+      signal(number, SIG_IGN);
+    } else {
+      sigaddset(&signals, number);
+    }
   }
-  signal(SIGPIPE, SIG_IGN);
   sigprocmask(SIG_BLOCK, &signals, nullptr);
   return signalfd(-1, &signals, SFD_CLOEXEC);
 }
@@ -65,10 +66,12 @@ int Run(const Options& options) {
   CpuWorker worker;
   WorkerService service(&worker, static_cast<int>(options.segment_fd),
                         [is_spawned](const absl::Status& end) {
-                          // The coordinator sees the end of a process that it spawned at once; what
-                          // others did wrong is for it to tell.
-                          if (end.ok() || !is_spawned || absl::IsUnavailable(end)) return;
-                          _exit(Fail(std::string(end.message())));
+                          if (end.ok()) return;
+                          // The coordinator sees at once that a process it spawned has ended; what
+                          // others did wrong (Unavailable) is for it to tell.
+                          if (is_spawned && absl::IsUnavailable(end)) return;
+                          const int code = Fail(std::string(end.message()));
+                          if (is_spawned) _exit(code);
                         });
   grpc::ServerBuilder builder;
   ConfigureServer(&builder, options.listen);

@@ -9,6 +9,15 @@
 #include "fmt/format.h"
 
 namespace thermocline {
+namespace {
+
+// What these rows and columns take in the file, without padding.
+int64_t FileBytes(const kernels::PackedMatrix& matrix) {
+  const TypeInfo* type = type_info(matrix.type);
+  return matrix.n_rows * matrix.n_cols * type->block_bytes / type->block_size;
+}
+
+}  // namespace
 
 int64_t TotalSize(const std::vector<Range>& ranges) {
   int64_t total = 0;
@@ -53,6 +62,10 @@ absl::StatusOr<std::unique_ptr<Shard>> Shard::Create(const GgufFile* file,
     n_bytes += Arena::Aligned(static_cast<int64_t>(job.tensor->n_bytes));
   }
   shard->weight_bytes_ = n_bytes;
+  for (const Job& job : shard->jobs_) shard->token_bytes_ += FileBytes(*job.matrix);
+  for (const VectorJob& job : shard->vector_jobs_) {
+    shard->token_bytes_ += static_cast<int64_t>(job.tensor->n_bytes);
+  }
   ASSIGN_OR_RETURN(shard->arena_, Arena::Create(n_bytes, "this rank's weights"));
   return shard;
 }
@@ -122,21 +135,27 @@ void Shard::PackPart(const Job& job, Team::Part groups) const {
 }
 
 absl::Status Shard::Load(Team& team, const std::function<bool(int64_t, int64_t)>& on_progress) {
+  int64_t done = 0;
   for (const VectorJob& job : vector_jobs_) {
-    uint8_t* copy = arena_->Take(static_cast<int64_t>(job.tensor->n_bytes));
-    std::memcpy(copy, file_->TensorBytes(*job.tensor).data(), job.tensor->n_bytes);
-    *job.vector = reinterpret_cast<const float*>(copy);
+    const auto n_bytes = static_cast<int64_t>(job.tensor->n_bytes);
+    *job.vector = reinterpret_cast<const float*>(arena_->Take(n_bytes));
+    done += Arena::Aligned(n_bytes);
   }
   for (const Job& job : jobs_) job.matrix->data = arena_->Take(job.matrix->n_bytes());
 
   bool is_cancelled = false;
-  int64_t done = 0;
   team.Run([&](int32_t thread) {
+    team.Sync(thread, [&] {
+      for (const VectorJob& job : vector_jobs_) {
+        std::memcpy(const_cast<float*>(*job.vector), file_->TensorBytes(*job.tensor).data(),
+                    job.tensor->n_bytes);
+      }
+    });
     for (const Job& job : jobs_) {
       PackPart(job, GroupsOf(team, *job.matrix, thread));
       team.Sync(thread, [&] {
         file_->DropPages(job.tensor->file_offset, job.tensor->n_bytes);
-        done += job.matrix->n_bytes();
+        done += Arena::Aligned(job.matrix->n_bytes());
         is_cancelled = !on_progress(done, weight_bytes_);
       });
       if (is_cancelled) return;

@@ -66,8 +66,9 @@ class Shard {
   const float* rope_factors() const { return rope_factors_; }      // [n_rot / 2], or null
 
   const Arena& arena() const { return *arena_; }
-  int64_t weight_bytes() const { return weight_bytes_; }  // packed, in all
-  int64_t token_bytes() const { return weight_bytes_; }   // a dense token reads all of it
+  int64_t weight_bytes() const { return weight_bytes_; }  // packed and padded, in all
+  // What a dense token must read, counted as in the file.
+  int64_t token_bytes() const { return token_bytes_; }
 
  private:
   // One matrix to be packed: rows [row_ranges] and columns [cols] of a tensor.
@@ -99,7 +100,7 @@ class Shard {
   std::vector<Job> jobs_;
   std::vector<VectorJob> vector_jobs_;
   std::unique_ptr<Arena> arena_;
-  int64_t weight_bytes_ = 0;
+  int64_t weight_bytes_ = 0, token_bytes_ = 0;
 };
 
 // Groups of a matrix that a thread owns: whole pairs of groups (32 rows), so that a thread's

@@ -1,6 +1,8 @@
 // Barriers of two counters: arrivals up to the leader, releases down from it.
 #include "cpu_worker/team.h"
 
+#include <system_error>
+
 #include "common/util/check.h"
 
 namespace thermocline {
@@ -8,12 +10,19 @@ namespace thermocline {
 Team::Team(int32_t n_threads, uint32_t spin_us)
     : n_threads_(n_threads), spin_us_(spin_us), passed_(n_threads) {
   THERMOCLINE_CHECK(n_threads >= 1);
-  for (int32_t thread = 1; thread < n_threads; ++thread) {
-    threads_.emplace_back([this, thread] { WorkerLoop(thread); });
+  try {
+    for (int32_t thread = 0; thread < n_threads; ++thread) {
+      threads_.emplace_back([this, thread] { RunLoop(thread); });
+    }
+  } catch (const std::system_error&) {
+    EndThreads();
+    throw;
   }
 }
 
-Team::~Team() {
+Team::~Team() { EndThreads(); }
+
+void Team::EndThreads() {
   ending_ = true;
   Advance(started_);
   for (std::thread& thread : threads_) thread.join();
@@ -21,17 +30,17 @@ Team::~Team() {
 
 void Team::Run(const std::function<void(int32_t)>& body) {
   body_ = &body;
+  const uint32_t run = ended_.value.load() + 1;
   Advance(started_);
-  body(0);
-  Sync(0);
+  WaitFor(ended_, run, never_, /*spin_us=*/0, -1);
 }
 
-void Team::WorkerLoop(int32_t thread) {
+void Team::RunLoop(int32_t thread) {
   for (uint32_t run = 1;; ++run) {
-    WaitFor(started_, run, never_, spin_us_, -1);
+    WaitFor(started_, run, never_, /*spin_us=*/0, -1);
     if (ending_) return;
     (*body_)(thread);
-    Sync(thread);
+    Sync(thread, [this] { Advance(ended_); });
   }
 }
 

@@ -14,7 +14,8 @@ namespace thermocline {
 
 class Team {
  public:
-  // The caller of Run is thread 0; n_threads - 1 more are started and sleep between runs.
+  // Starts n_threads threads; they sleep between runs. Throws std::system_error when the system has
+  // no more threads.
   Team(int32_t n_threads, uint32_t spin_us);
   ~Team();
   Team(const Team&) = delete;
@@ -22,8 +23,8 @@ class Team {
 
   int32_t size() const { return n_threads_; }
 
-  // Runs body(thread) on all threads and returns when all have ended. Not from two threads at a
-  // time.
+  // Runs body(thread) on all threads and returns when all have ended; the caller sleeps meanwhile.
+  // Not from two threads at a time.
   void Run(const std::function<void(int32_t thread)>& body);
 
   // Inside a body, called by every thread: when all have arrived, the leader runs serial(), then
@@ -54,13 +55,15 @@ class Team {
   void AwaitOthers();
   void Release();
   void ArriveAndWait(int32_t thread);
-  void WorkerLoop(int32_t thread);
+  void RunLoop(int32_t thread);
+  void EndThreads();
 
   const int32_t n_threads_;
   const uint32_t spin_us_;
   Counter arrived_;               // one for each arrival of a thread that is not the leader
   Counter released_;              // one for each barrier that the leader has ended
   Counter started_;               // one for each Run
+  Counter ended_;                 // one for each Run that all threads have ended
   Counter never_;                 // no abort inside a team: the leader always comes back
   uint32_t leader_arrivals_ = 0;  // what arrived_ shows when all are there
   struct alignas(64) Passed {

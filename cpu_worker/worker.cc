@@ -3,6 +3,8 @@
 
 #include <unistd.h>
 
+#include <new>
+
 #include "common/model/tensor_table.h"
 #include "common/util/status_macros.h"
 #include "common/util/topology.h"
@@ -49,16 +51,28 @@ absl::StatusOr<worker::v1::ConfigureResponse> CpuWorker::Configure(
     return absl::FailedPreconditionError("this worker serves another coordinator at the moment");
   }
   Drop();
+  absl::StatusOr<worker::v1::ConfigureResponse> response = SetUp(request);
+  if (!response.ok()) Drop();
+  return response;
+}
+
+absl::StatusOr<worker::v1::ConfigureResponse> CpuWorker::SetUp(
+    const worker::v1::ConfigureRequest& request) {
   if (request.version() != kVersion) {
     return absl::FailedPreconditionError(
         fmt::format("this worker is version {}, the coordinator is version {}; both must be the "
                     "same",
                     kVersion, request.version()));
   }
+  if (request.exchange_layout() != kExchangeLayout) {
+    return absl::FailedPreconditionError(
+        fmt::format("this worker's exchange has layout {}, the coordinator's has layout {}; build "
+                    "both from the same source",
+                    kExchangeLayout, request.exchange_layout()));
+  }
   RETURN_IF_ERROR(CheckRange("n_threads", request.n_threads(), 1, kMaxThreads));
   RETURN_IF_ERROR(CheckRange("n_ctx", request.n_ctx(), 1, kMaxContext));
   RETURN_IF_ERROR(CheckRange("n_slots", request.n_slots(), 1, kMaxThreads));
-  if (request.node() >= 0) RETURN_IF_ERROR(BindToNode(request.node()));
   ASSIGN_OR_RETURN(const kernels::Isa isa, IsaFromName(request.isa()));
   ASSIGN_OR_RETURN(std::unique_ptr<GgufFile> file, GgufFile::Open(request.model_path()));
   if (file->ContentHash() != request.model_hash()) {
@@ -86,8 +100,8 @@ absl::StatusOr<worker::v1::ConfigureResponse> CpuWorker::Configure(
   epoch_ = request.epoch();
   forward_options_ = {request.f32_activations(), exchange_shape_.max_tokens,
                       exchange_shape_.max_logit_rows};
-  // Threads are started after binding, so that they inherit it.
   team_ = std::make_unique<Team>(request.n_threads(), request.spin_us());
+  RETURN_IF_ERROR(BindTeam(request.node()));
   phase_ = Phase::kConfigured;
 
   worker::v1::ConfigureResponse response;
@@ -100,15 +114,44 @@ absl::StatusOr<worker::v1::ConfigureResponse> CpuWorker::Configure(
   return response;
 }
 
+// All that is computed is computed by the team, and what it touches first lies on its node.
+absl::Status CpuWorker::BindTeam(int32_t node) {
+  if (node < 0) return absl::OkStatus();
+  std::vector<absl::Status> results(team_->size());
+  team_->Run([&](int32_t thread) { results[thread] = BindThreadToNode(node); });
+  for (const absl::Status& result : results) RETURN_IF_ERROR(result);
+  return absl::OkStatus();
+}
+
 absl::Status CpuWorker::LoadShard(const std::function<bool(int64_t, int64_t)>& on_progress) {
   std::lock_guard<std::mutex> lock(mutex_);
   RETURN_IF_ERROR(Expect(Phase::kConfigured));
-  RETURN_IF_ERROR(shard_->Load(*team_, on_progress));
-  forward_ =
-      std::make_unique<Forward>(shard_.get(), cache_.get(), ops_, team_.get(), forward_options_);
+  absl::Status status = shard_->Load(*team_, on_progress);
+  if (status.ok()) status = MakeForward();
+  if (!status.ok()) {
+    Drop();
+    return status;
+  }
   file_.reset();
   phase_ = Phase::kLoaded;
   return absl::OkStatus();
+}
+
+absl::Status CpuWorker::MakeForward() {
+  absl::Status status;
+  team_->Run([&](int32_t thread) {
+    if (thread != 0) return;
+    try {
+      forward_ = std::make_unique<Forward>(shard_.get(), cache_.get(), ops_, team_.get(),
+                                           forward_options_);
+    } catch (const std::bad_alloc&) {
+      status = absl::ResourceExhaustedError(
+          fmt::format("no memory for the activations of {} tokens; a smaller --batch-size needs "
+                      "less",
+                      forward_options_.max_tokens));
+    }
+  });
+  return status;
 }
 
 absl::Status CpuWorker::StartServing(const std::string& carrier) {

@@ -21,7 +21,7 @@ namespace thermocline {
 
 class CpuWorker {
  public:
-  // Binds this process to the node, opens and checks the model, lays out the shard. What an earlier
+  // Binds its threads to the node, opens and checks the model, lays out the shard. What an earlier
   // fleet left is dropped; while one is being served, FailedPrecondition, as for another version or
   // model; and all errors of opening a model.
   absl::StatusOr<worker::v1::ConfigureResponse> Configure(
@@ -47,6 +47,9 @@ class CpuWorker {
  private:
   enum class Phase { kNew, kConfigured, kLoaded, kServing };
   absl::Status Expect(Phase phase) const;
+  absl::StatusOr<worker::v1::ConfigureResponse> SetUp(const worker::v1::ConfigureRequest& request);
+  absl::Status BindTeam(int32_t node);
+  absl::Status MakeForward();
   void Drop();
 
   mutable std::mutex mutex_;  // guards the phase; steps run without it

@@ -1,14 +1,34 @@
-// One method a call.
+// Calls become methods of CpuWorker; what the system refuses becomes a status. Nothing is computed
+// here.
 #include "cpu_worker/worker_service.h"
 
 #include <chrono>
+#include <new>
+#include <system_error>
 
 #include "common/exchange/shm_exchange.h"
 #include "common/rpc/status.h"
 #include "common/rpc/stream_exchange.h"
 #include "common/util/status_macros.h"
+#include "fmt/format.h"
 
 namespace thermocline {
+namespace {
+
+// The system may refuse memory or threads anywhere below; a worker never dies of that.
+template <typename Call>
+absl::Status Guarded(const Call& call) {
+  try {
+    return call();
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError(
+        "no memory; a smaller --batch-size or --ctx-size, or more workers, need less each");
+  } catch (const std::system_error& error) {
+    return absl::ResourceExhaustedError(fmt::format("the system refuses: {}", error.what()));
+  }
+}
+
+}  // namespace
 
 WorkerService::WorkerService(CpuWorker* worker, int segment_fd,
                              std::function<void(absl::Status)> on_end)
@@ -21,10 +41,10 @@ WorkerService::~WorkerService() {
 grpc::Status WorkerService::Configure(grpc::ServerContext*,
                                       const worker::v1::ConfigureRequest* request,
                                       worker::v1::ConfigureResponse* response) {
-  absl::StatusOr<worker::v1::ConfigureResponse> result = worker_->Configure(*request);
-  if (!result.ok()) return ToGrpc(result.status());
-  *response = *std::move(result);
-  return grpc::Status::OK;
+  return ToGrpc(Guarded([&]() -> absl::Status {
+    ASSIGN_OR_RETURN(*response, worker_->Configure(*request));
+    return absl::OkStatus();
+  }));
 }
 
 grpc::Status WorkerService::LoadShard(grpc::ServerContext* context,
@@ -33,7 +53,7 @@ grpc::Status WorkerService::LoadShard(grpc::ServerContext* context,
   using Clock = std::chrono::steady_clock;
   constexpr auto kInterval = std::chrono::milliseconds(100);
   Clock::time_point last_sent;
-  return ToGrpc(worker_->LoadShard([&](int64_t done, int64_t total) {
+  const auto report = [&](int64_t done, int64_t total) {
     if (context->IsCancelled()) return false;
     if (Clock::now() - last_sent < kInterval && done < total) return true;
     last_sent = Clock::now();
@@ -41,7 +61,8 @@ grpc::Status WorkerService::LoadShard(grpc::ServerContext* context,
     progress.set_bytes_done(done);
     progress.set_bytes_total(total);
     return writer->Write(progress);
-  }));
+  };
+  return ToGrpc(Guarded([&] { return worker_->LoadShard(report); }));
 }
 
 grpc::Status WorkerService::AttachSegment(grpc::ServerContext*,
@@ -70,10 +91,12 @@ grpc::Status WorkerService::AttachSegment(grpc::ServerContext*,
 
 absl::Status WorkerService::ServeStream(FrameStream& stream) {
   RETURN_IF_ERROR(worker_->StartServing("grpc"));
-  const Range vocab = worker_->vocab();
-  StreamExchange exchange(&stream, worker_->exchange_shape(), worker_->epoch(),
-                          static_cast<int32_t>(vocab.begin), static_cast<int32_t>(vocab.end));
-  const absl::Status end = worker_->Serve(exchange);
+  const absl::Status end = Guarded([&] {
+    const Range vocab = worker_->vocab();
+    StreamExchange exchange(&stream, worker_->exchange_shape(), worker_->epoch(),
+                            static_cast<int32_t>(vocab.begin), static_cast<int32_t>(vocab.end));
+    return worker_->Serve(exchange);
+  });
   on_end_(end);
   return end;
 }
@@ -83,12 +106,16 @@ grpc::Status WorkerService::Measure(
     grpc::ServerReaderWriter<worker::v1::MeasureResponse, worker::v1::MeasureRequest>* stream) {
   worker::v1::MeasureRequest request;
   if (!stream->Read(&request)) return grpc::Status::OK;
-  absl::StatusOr<std::unique_ptr<ReadTest>> test = worker_->PrepareReadTest(request.buffer_bytes());
-  if (!test.ok()) return ToGrpc(test.status());
+  std::unique_ptr<ReadTest> test;
+  const absl::Status prepared = Guarded([&]() -> absl::Status {
+    ASSIGN_OR_RETURN(test, worker_->PrepareReadTest(request.buffer_bytes()));
+    return absl::OkStatus();
+  });
+  if (!prepared.ok()) return ToGrpc(prepared);
   worker::v1::MeasureResponse response;
   while (stream->Write(response) && stream->Read(&request)) {
-    response.set_seconds((*test)->Read());
-    response.set_bytes((*test)->n_bytes());
+    response.set_seconds(test->Read());
+    response.set_bytes(test->n_bytes());
   }
   return grpc::Status::OK;
 }

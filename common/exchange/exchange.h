@@ -44,6 +44,10 @@ class Exchange {
   virtual float* Partial() = 0;
   virtual void NoPartial() = 0;  // leader, before Arrive()
 
+  // Leader, from time to time while it computes: so that a rank that is slow is not taken for one
+  // that hangs. Cheap enough to be called for every few rows of a product.
+  virtual void Working() = 0;
+
   // Leader, when the partial is written. Returns when all ranks' partials can be read.
   virtual absl::Status Arrive() = 0;
 

@@ -38,13 +38,18 @@ std::vector<NumaNode> UsableNodes() {
   const std::vector<int32_t> allowed = AllowedCpus();
   std::vector<NumaNode> nodes;
   if (numa_available() >= 0) {
+    bitmask* memories = numa_get_mems_allowed();
+    int32_t first = 0;
+    while (first < numa_max_node() && !numa_bitmask_isbitset(memories, first)) ++first;
     for (const int32_t cpu : allowed) {
-      const int32_t id = std::max(0, numa_node_of_cpu(cpu));
+      const int32_t own = std::max(0, numa_node_of_cpu(cpu));
+      const int32_t id = numa_bitmask_isbitset(memories, own) ? own : first;
       auto node = std::find_if(nodes.begin(), nodes.end(),
                                [id](const NumaNode& candidate) { return candidate.id == id; });
       if (node == nodes.end()) node = nodes.insert(nodes.end(), NumaNode{id, {}});
       node->cpus.push_back(cpu);
     }
+    numa_free_nodemask(memories);
   }
   if (nodes.empty()) nodes.push_back({0, allowed.empty() ? std::vector<int32_t>{0} : allowed});
   std::sort(nodes.begin(), nodes.end(),
@@ -52,7 +57,7 @@ std::vector<NumaNode> UsableNodes() {
   return nodes;
 }
 
-absl::Status BindToNode(int32_t node_id) {
+absl::Status BindThreadToNode(int32_t node_id) {
   const std::vector<NumaNode> nodes = UsableNodes();
   const auto node = std::find_if(nodes.begin(), nodes.end(), [&](const NumaNode& candidate) {
     return candidate.id == node_id;
