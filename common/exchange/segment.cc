@@ -18,7 +18,6 @@ namespace thermocline {
 namespace {
 
 constexpr uint64_t kMagic = 0x4547434d52454854;  // "THERMCGE" as bytes
-constexpr uint32_t kLayoutVersion = 1;
 constexpr uint64_t kLine = 64;
 constexpr uint64_t kPage = 4096;
 constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
@@ -68,7 +67,8 @@ Segment::Layout::Layout(const ExchangeShape& shape) {
   const uint64_t vector_bytes =
       RoundUp(uint64_t{4} * shape.max_tokens * shape.d_model, kPage);  // [max_tokens, d_model]
   arrived = RoundUp(sizeof(SegmentHeader), kLine);
-  partial_headers = arrived + n_ranks * sizeof(Counter);
+  heartbeats = arrived + n_ranks * sizeof(Counter);
+  partial_headers = heartbeats + n_ranks * sizeof(Heartbeat);
   tokens = partial_headers + 2 * n_ranks * sizeof(PartialHeader);
   x = RoundUp(tokens + shape.max_tokens * sizeof(StepToken), kPage);
   partials = x + vector_bytes;
@@ -102,7 +102,7 @@ absl::StatusOr<std::unique_ptr<Segment>> Segment::Create(const ExchangeShape& sh
 
   SegmentHeader* header = new (segment->base_) SegmentHeader();
   header->magic = kMagic;
-  header->layout_version = kLayoutVersion;
+  header->layout_version = kExchangeLayout;
   header->epoch = epoch;
   header->shape = shape;
   header->spin_us = spin_us;
@@ -111,6 +111,7 @@ absl::StatusOr<std::unique_ptr<Segment>> Segment::Create(const ExchangeShape& sh
   header->finished.value = first_count;
   for (int32_t rank = 0; rank < shape.n_ranks; ++rank) {
     (new (&segment->arrived(rank)) Counter())->value = first_count;
+    new (&segment->heartbeat(rank)) Heartbeat();
   }
   return segment;
 }
@@ -162,8 +163,9 @@ absl::Status Segment::Map() {
 absl::Status Segment::CheckHeader() {
   const SegmentHeader& found = header();
   if (found.magic != kMagic) return NotOurs("has another magic number");
-  if (found.layout_version != kLayoutVersion) {
-    return NotOurs(fmt::format("has layout {}, expected {}", found.layout_version, kLayoutVersion));
+  if (found.layout_version != kExchangeLayout) {
+    return NotOurs(
+        fmt::format("has layout {}, expected {}", found.layout_version, kExchangeLayout));
   }
   if (found.shape != shape_) {
     return NotOurs(fmt::format("is of {}, expected {}", Describe(found.shape), Describe(shape_)));
@@ -180,6 +182,8 @@ Segment::~Segment() {
 }
 
 Counter& Segment::arrived(int32_t rank) { return At<Counter>(layout_.arrived)[rank]; }
+
+Heartbeat& Segment::heartbeat(int32_t rank) { return At<Heartbeat>(layout_.heartbeats)[rank]; }
 
 StepToken* Segment::tokens() { return At<StepToken>(layout_.tokens); }
 

@@ -13,6 +13,10 @@
 
 namespace thermocline {
 
+// Of everything that processes of a fleet share as plain bytes: the segment, and StepToken, which
+// also travels in frames. Counts up with every change of it.
+inline constexpr uint32_t kExchangeLayout = 2;
+
 // All sizes of a segment follow from these; every rank is told them and checks them on attach.
 struct ExchangeShape {
   int32_t n_ranks = 0;
@@ -59,6 +63,11 @@ struct alignas(64) PartialHeader {
   uint32_t is_empty;  // 1: nothing to add, the payload is not to be read
 };
 
+// Moves while the rank computes. Written by its leader alone; nobody sleeps on it.
+struct alignas(64) Heartbeat {
+  std::atomic<uint32_t> value{0};
+};
+
 class Segment {
  public:
   // A sealed memfd (no shrink, no grow, no further seals), close-on-exec, zeroed, header written.
@@ -79,7 +88,8 @@ class Segment {
   const ExchangeShape& shape() const { return shape_; }
   uint32_t epoch() const { return epoch_; }
   SegmentHeader& header() { return *reinterpret_cast<SegmentHeader*>(base_); }
-  Counter& arrived(int32_t rank);                           // waits and step ends of a rank, so far
+  Counter& arrived(int32_t rank);  // waits and step ends of a rank, so far
+  Heartbeat& heartbeat(int32_t rank);
   StepToken* tokens();                                      // [max_tokens]
   float* x();                                               // [max_tokens, d_model]
   PartialHeader& partial_header(int32_t rank, int buffer);  // buffer 0 or 1
@@ -99,7 +109,8 @@ class Segment {
   // page, so that a page of a partial lies on the NUMA node of the rank that writes it.
   struct Layout {
     explicit Layout(const ExchangeShape& shape);
-    uint64_t arrived, partial_headers, tokens, x, partials, partial_stride, reduced, logits, end;
+    uint64_t arrived, heartbeats, partial_headers, tokens, x, partials, partial_stride, reduced,
+        logits, end;
   };
   friend struct ExchangeShape;
 

@@ -62,6 +62,11 @@ float* ShmExchange::Partial() { return segment_->partial(rank_, buffer()); }
 
 void ShmExchange::NoPartial() { empty_ = true; }
 
+void ShmExchange::Working() {
+  std::atomic<uint32_t>& beats = segment_->heartbeat(rank_).value;  // this rank is its only writer
+  beats.store(beats.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+}
+
 absl::Status ShmExchange::Arrive() {
   THERMOCLINE_CHECK(exchange_ < segment_->shape().ExchangesPerStep());
   PartialHeader& mine = segment_->partial_header(rank_, buffer());

@@ -16,6 +16,7 @@ class ShmExchange : public Exchange {
   absl::StatusOr<Step> NextStep() override;
   float* Partial() override;
   void NoPartial() override;
+  void Working() override;
   absl::Status Arrive() override;
   bool sliced() const override;
   int64_t slice_begin() const override;

@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <string>
 
 #include "common/util/status_macros.h"
@@ -13,9 +12,8 @@
 namespace thermocline {
 namespace {
 
-constexpr int kLooksPerTimeout = 8;  // a stall is noticed at most an eighth of the timeout late
-
-using Clock = std::chrono::steady_clock;
+// A rank's last move is noticed at most an eighth of the timeout late, and so is the timeout's end.
+constexpr int kLooksPerTimeout = 8;
 
 }  // namespace
 
@@ -58,8 +56,8 @@ absl::Status StepDriver::WaitForEnd(int64_t n_tokens, int64_t stall_timeout_ms) 
   const uint32_t end =
       header.first_count + static_cast<uint32_t>(step_number_) * n_ranks;  // cyclic
   const int64_t look_us = std::max<int64_t>(1, stall_timeout_ms * 1000 / kLooksPerTimeout);
-  std::vector<uint32_t> seen = Progress();
-  Clock::time_point changed = Clock::now();
+  seen_.assign(n_ranks, {0, 0, Clock::now()});
+  least_arrivals_ = 0;
   while (true) {
     // No spinning: the cores are the workers'.
     switch (WaitFor(header.finished, end, header.abort, /*spin_us=*/0, look_us)) {
@@ -71,36 +69,40 @@ absl::Status StepDriver::WaitForEnd(int64_t n_tokens, int64_t stall_timeout_ms) 
       case WaitResult::kTimeout:
         break;
     }
-    std::vector<uint32_t> now = Progress();
-    if (now != seen) {
-      seen = std::move(now);
-      changed = Clock::now();
-    } else if (Clock::now() - changed >= std::chrono::milliseconds(stall_timeout_ms)) {
+    Look(stall_timeout_ms);
+    if (!late_.empty()) {
       segment_->Stop(StopReason::kFailed);
-      return Stalled(seen, n_tokens, stall_timeout_ms);
+      return Stalled(n_tokens, stall_timeout_ms);
     }
   }
 }
 
-std::vector<uint32_t> StepDriver::Progress() {
-  std::vector<uint32_t> arrivals;
+void StepDriver::Look(int64_t stall_timeout_ms) {
+  const Clock::time_point now = Clock::now();
+  uint32_t least = UINT32_MAX;
   for (int32_t rank = 0; rank < segment_->shape().n_ranks; ++rank) {
-    arrivals.push_back(segment_->arrived(rank).value.load() - arrivals_);
+    Seen& seen = seen_[rank];
+    const uint32_t arrivals = segment_->arrived(rank).value.load() - arrivals_;
+    const uint32_t heartbeat = segment_->heartbeat(rank).value.load(std::memory_order_relaxed);
+    if (arrivals != seen.arrivals || heartbeat != seen.heartbeat) seen = {arrivals, heartbeat, now};
+    least = std::min(least, arrivals);
   }
-  return arrivals;
+  if (least != least_arrivals_) {  // who waited for the last one computes from now on
+    for (Seen& seen : seen_) seen.moved = now;
+    least_arrivals_ = least;
+  }
+  for (int32_t rank = 0; rank < segment_->shape().n_ranks; ++rank) {
+    const Seen& seen = seen_[rank];
+    const bool is_still = now - seen.moved >= std::chrono::milliseconds(stall_timeout_ms);
+    if (is_still && seen.arrivals == least) late_.push_back(rank);
+  }
 }
 
-absl::Status StepDriver::Stalled(const std::vector<uint32_t>& arrivals, int64_t n_tokens,
-                                 int64_t stall_timeout_ms) {
+absl::Status StepDriver::Stalled(int64_t n_tokens, int64_t stall_timeout_ms) const {
   const ExchangeShape& shape = segment_->shape();
-  const uint32_t least = *std::min_element(arrivals.begin(), arrivals.end());
   std::string ranks;
-  for (int32_t rank = 0; rank < shape.n_ranks; ++rank) {
-    if (arrivals[rank] != least) continue;
-    ranks += fmt::format("{}{}", late_.empty() ? "" : ", ", rank);
-    late_.push_back(rank);
-  }
-  const uint32_t exchange = least / shape.ArrivalsPerExchange(n_tokens);
+  for (const int32_t rank : late_) ranks += fmt::format("{}{}", ranks.empty() ? "" : ", ", rank);
+  const uint32_t exchange = least_arrivals_ / shape.ArrivalsPerExchange(n_tokens);
   const std::string what =
       exchange < shape.ExchangesPerStep()
           ? fmt::format("arrived in exchange {} of step {}", exchange, step_number_)

@@ -94,6 +94,12 @@ void FillEndFrame(uint32_t epoch, Frame* frame) {
   Seal(frame);
 }
 
+void FillWorkingFrame(uint32_t epoch, uint64_t step, Frame* frame) {
+  Head(Frame::WORKING, {.epoch = epoch, .step = step}, frame);
+  frame->clear_payload();
+  Seal(frame);
+}
+
 absl::Status CheckFrame(const Frame& frame, Frame::Kind kind, const FramePlace& place, int64_t n,
                         Payload payload) {
   RETURN_IF_ERROR(CheckHead(frame, kind, place.epoch));

@@ -27,6 +27,7 @@ void FillFrame(Frame::Kind kind, const FramePlace& place, const float* values, i
 void FillStepFrame(const Step& step, int32_t d_model, Frame* frame);
 void FillAbortFrame(uint32_t epoch, const std::string& reason, Frame* frame);
 void FillEndFrame(uint32_t epoch, Frame* frame);
+void FillWorkingFrame(uint32_t epoch, uint64_t step, Frame* frame);
 
 enum class Payload { kWhole, kWholeOrEmpty };
 

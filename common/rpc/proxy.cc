@@ -121,8 +121,12 @@ absl::Status RankProxy::Send() {
 
 absl::Status RankProxy::Receive(Frame::Kind kind, const FramePlace& place, int64_t n,
                                 Payload payload) {
-  if (!stream_->Read(&in_)) return BrokenStream();
-  return CheckFrame(in_, kind, place, n, payload);
+  while (stream_->Read(&in_)) {
+    if (in_.kind() != Frame::WORKING) return CheckFrame(in_, kind, place, n, payload);
+    RETURN_IF_ERROR(CheckFrame(in_, Frame::WORKING, {place.epoch, place.step, 0}, 0));
+    exchange_.Working();
+  }
+  return BrokenStream();
 }
 
 absl::Status RankProxy::BrokenStream() {

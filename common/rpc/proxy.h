@@ -43,6 +43,7 @@ class RankProxy {
   absl::Status TakeLogits(const Step& step);
   void EndCall(const absl::Status& reason);
   absl::Status Send();  // out_
+  // Into in_; until it comes, the worker may say that it is working.
   absl::Status Receive(Frame::Kind kind, const FramePlace& place, int64_t n, Payload payload);
   absl::Status BrokenStream();
 

@@ -7,6 +7,14 @@
 #include "common/util/status_macros.h"
 
 namespace thermocline {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Well below any deadline for progress, well above the time between two exchanges.
+constexpr std::chrono::milliseconds kSignInterval(250);
+
+}  // namespace
 
 StreamExchange::StreamExchange(FrameStream* stream, const ExchangeShape& shape, uint32_t epoch,
                                int32_t vocab_begin, int32_t vocab_end)
@@ -26,6 +34,7 @@ absl::StatusOr<Step> StreamExchange::NextStep() {
   empty_ = false;
   n_elements_ = int64_t{frame_.n_tokens()} * shape_.d_model;
   n_logit_rows_ = frame_.n_logit_rows();
+  last_sign_ = Clock::now();
   tokens_.resize(frame_.n_tokens());
   x_.resize(n_elements_);
   const size_t token_bytes = tokens_.size() * sizeof(StepToken);
@@ -40,6 +49,15 @@ absl::StatusOr<Step> StreamExchange::NextStep() {
   return step;
 }
 
+// A broken stream shows at the next Arrive().
+void StreamExchange::Working() {
+  const Clock::time_point now = Clock::now();
+  if (now - last_sign_ < kSignInterval) return;
+  last_sign_ = now;
+  FillWorkingFrame(place_.epoch, place_.step, &working_);
+  stream_->Write(working_);
+}
+
 absl::Status StreamExchange::Arrive() {
   THERMOCLINE_CHECK(place_.exchange < shape_.ExchangesPerStep());
   FillFrame(Frame::PARTIAL, place_, partial_.data(), empty_ ? 0 : n_elements_, &frame_);
@@ -48,6 +66,7 @@ absl::Status StreamExchange::Arrive() {
   RETURN_IF_ERROR(Receive());
   RETURN_IF_ERROR(CheckFrame(frame_, Frame::REDUCED, place_, n_elements_));
   ++place_.exchange;
+  last_sign_ = Clock::now();
   return absl::OkStatus();
 }
 

@@ -2,6 +2,7 @@
 // in the segment. Sums come back ready, added in rank order by the proxy: the same bits.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <vector>
 
@@ -23,6 +24,7 @@ class StreamExchange : public Exchange {
   absl::StatusOr<Step> NextStep() override;
   float* Partial() override { return partial_.data(); }
   void NoPartial() override { empty_ = true; }
+  void Working() override;
   absl::Status Arrive() override;
 
   // The proxy adds alone; nothing is sliced.
@@ -47,11 +49,13 @@ class StreamExchange : public Exchange {
   int64_t n_elements_ = 0;  // n_tokens * d_model of the current step
   int32_t n_logit_rows_ = 0;
   bool empty_ = false;
-  Frame frame_;                    // the one that was sent or received last
-  std::vector<StepToken> tokens_;  // [n_tokens]
-  std::vector<float> x_;           // [n_tokens, d_model]
-  std::vector<float> partial_;     // [max_tokens, d_model]
-  std::vector<float> logits_;      // [max_logit_rows, vocab_end - vocab_begin]
+  Frame frame_;  // the one that was sent or received last, but WORKING
+  Frame working_;
+  std::chrono::steady_clock::time_point last_sign_;  // to the coordinator, of this rank
+  std::vector<StepToken> tokens_;                    // [n_tokens]
+  std::vector<float> x_;                             // [n_tokens, d_model]
+  std::vector<float> partial_;                       // [max_tokens, d_model]
+  std::vector<float> logits_;                        // [max_logit_rows, vocab_end - vocab_begin]
 };
 
 }  // namespace thermocline

@@ -2,6 +2,7 @@
 #include "tests/common/exchange/fake_rank.h"
 
 #include <algorithm>
+#include <thread>
 
 #include "common/util/status_macros.h"
 
@@ -19,6 +20,14 @@ float Noise(uint64_t a, uint64_t b, uint64_t c, uint64_t d) {
 }
 
 }  // namespace
+
+void WorkFor(std::chrono::milliseconds duration, Exchange& exchange) {
+  const auto end = std::chrono::steady_clock::now() + duration;
+  while (std::chrono::steady_clock::now() < end) {
+    exchange.Working();
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+}
 
 bool IsEmpty(int32_t rank, uint64_t step, uint32_t exchange) {
   return (static_cast<uint64_t>(rank) + step + exchange) % 4 == 3;
@@ -95,6 +104,7 @@ absl::Status FakeRank::RunStep(Exchange& exchange, const Step& step) const {
     } else {
       for (int64_t i = 0; i < n; ++i) partial[i] = PartialValue(rank, step.number, e, i, h[i]);
     }
+    if (compute) compute(exchange, e);
     if (before_arrival) before_arrival(step.number, e);
     RETURN_IF_ERROR(exchange.Arrive());
     if (exchange.sliced()) {

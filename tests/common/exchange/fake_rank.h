@@ -2,6 +2,7 @@
 // and h, in a form where the order of additions shows in the last bits.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <vector>
@@ -19,11 +20,17 @@ struct FakeRank {
   // Called before each arrival; sleeps, kills, or does nothing.
   std::function<void(uint64_t step, uint32_t exchange)> before_arrival;
 
+  // Called before that, with the exchange that the rank takes part in.
+  std::function<void(Exchange& exchange, uint32_t number)> compute;
+
   // Takes steps until the exchange ends; returns what ended it.
   absl::Status Run(Exchange& exchange) const;
   // One step.
   absl::Status RunStep(Exchange& exchange, const Step& step) const;
 };
+
+// Says that it is working for so long.
+void WorkFor(std::chrono::milliseconds duration, Exchange& exchange);
 
 // Whether the rank has nothing to add in this exchange.
 bool IsEmpty(int32_t rank, uint64_t step, uint32_t exchange);

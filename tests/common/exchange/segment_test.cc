@@ -55,6 +55,7 @@ TEST(SegmentTest, PartsAreAlignedAndDoNotOverlap) {
   add(segment->logits(0), 2 * 101 * 4, 4096);
   for (int rank = 0; rank < 3; ++rank) {
     add(&segment->arrived(rank), sizeof(Counter), 64);
+    add(&segment->heartbeat(rank), sizeof(Heartbeat), 64);
     for (int buffer : {0, 1}) {
       add(&segment->partial_header(rank, buffer), sizeof(PartialHeader), 64);
       add(segment->partial(rank, buffer), vector_bytes, 4096);

@@ -253,6 +253,35 @@ TEST(ShmExchange, SlowButSteadyProgressIsNoStall) {
   EXPECT_EQ(fleet.Step(1, 1, /*timeout_ms=*/400), absl::OkStatus());  // takes 600 ms
 }
 
+TEST(ShmExchange, ARankThatSaysItIsWorkingIsNotGivenUp) {
+  Fleet fleet(Shape(2), 0);
+  fleet.rank(1).compute = [](Exchange& exchange, uint32_t number) {
+    if (number == 1) testing::WorkFor(std::chrono::milliseconds(900), exchange);
+  };
+  fleet.Start();
+  EXPECT_EQ(fleet.Step(1, 1, /*timeout_ms=*/300), absl::OkStatus());
+}
+
+TEST(ShmExchange, ARankThatHangsIsGivenUpWhileAnotherWorks) {
+  Fleet fleet(Shape(3), 0);
+  std::atomic<bool> hang{true};
+  fleet.rank(0).compute = [&](Exchange& exchange, uint32_t) {
+    while (hang) testing::WorkFor(std::chrono::milliseconds(10), exchange);
+  };
+  fleet.rank(1).compute = [&](Exchange& exchange, uint32_t) {  // works for a while, then hangs
+    testing::WorkFor(std::chrono::milliseconds(300), exchange);
+    while (hang) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  };
+  fleet.Start();
+  const auto start = std::chrono::steady_clock::now();
+  const absl::Status status = fleet.Step(1, 1, /*timeout_ms=*/400);
+  const auto taken = std::chrono::steady_clock::now() - start;
+  hang = false;
+  EXPECT_EQ(status.message(), "rank 1 has not arrived in exchange 0 of step 1 for 0.4 s");
+  EXPECT_GE(taken, std::chrono::milliseconds(700));  // what it worked, and the timeout
+  EXPECT_LE(taken, std::chrono::milliseconds(1100));
+}
+
 TEST(ShmExchange, PartialOfAnotherEpochIsRefusedWithBothValues) {
   auto segment = Segment::Create(Shape(2), kEpoch, 0).value();
   segment->header().n_tokens = 1;

@@ -281,6 +281,45 @@ TEST(StreamExchangeTest, AWorkerThatHangsIsALateRankAndDoesNotHoldUpTheEnd) {
   hang = false;
 }
 
+TEST(StreamExchangeTest, AWorkerThatSaysItIsWorkingIsNotGivenUpAndOneThatStopsSayingItIs) {
+  Fleet fleet(2);
+  fleet.Add(0, Carrier::kShm);
+  FakeRank rank = MakeFakeRank(Shape(2), 1);
+  int steps = 0;
+  std::atomic<bool> hang{true};
+  rank.compute = [&](Exchange& exchange, uint32_t number) {
+    if (number != 1) return;
+    testing::WorkFor(std::chrono::milliseconds(1500), exchange);
+    if (++steps == 1) return;
+    while (hang) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  };
+  fleet.Add(rank, Carrier::kSocketPair);
+  EXPECT_EQ(fleet.Step(1, 1, /*timeout_ms=*/600), absl::OkStatus());
+  fleet.ExpectLogits(1, 1);
+  EXPECT_EQ(fleet.Step(1, 1, /*timeout_ms=*/600).message(),
+            "rank 1 has not arrived in exchange 1 of step 2 for 0.6 s");
+  hang = false;
+}
+
+TEST(StreamExchangeTest, SignsOfWorkAreFewAndNoneInAQuickStep) {
+  Fleet fleet(1);
+  const FakeRank rank = MakeFakeRank(Shape(1), 0);
+  std::atomic<int> n_signs{0};
+  const auto count = [&](Frame& frame) { n_signs += frame.kind() == Frame::WORKING; };
+  FakeRank busy = rank;
+  busy.compute = [&](Exchange& exchange, uint32_t number) {
+    exchange.Working();
+    if (number == 3) {
+      EXPECT_EQ(n_signs, 0);
+      testing::WorkFor(std::chrono::milliseconds(600), exchange);
+    }
+  };
+  fleet.Add(busy, Carrier::kSocketPair, ServeTampered(busy, count, nullptr));
+  EXPECT_EQ(fleet.Step(1, 1), absl::OkStatus());
+  EXPECT_GE(n_signs, 1);
+  EXPECT_LE(n_signs, 3);
+}
+
 TEST(StreamExchangeTest, AServerThatIsShutDownTakesNoCall) {
   bool was_called = false;
   auto worker = FakeWorker::OnSocketPair([&](FrameStream&) {
