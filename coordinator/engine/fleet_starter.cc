@@ -222,6 +222,7 @@ worker::v1::ConfigureRequest FleetStarter::ConfigureRequestFor(int32_t rank) con
   message->set_max_logit_rows(shape.max_logit_rows);
   request.set_epoch(fleet_->segment_->header().epoch);
   request.set_spin_us(spin_us_);
+  request.set_exchange_layout(kExchangeLayout);
   return request;
 }
 
