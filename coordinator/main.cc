@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "common/rpc/channel.h"
 #include "common/util/status_macros.h"
 #include "coordinator/api/grpc_server.h"
 #include "coordinator/cli/fleet_flags.h"
@@ -34,28 +35,32 @@ struct CoordinatorOptions {
 void AddFlags(FlagSet* flags, CoordinatorOptions* options) {
   flags->Group("Service");
   flags->String({"--listen"}, "ADDR", &options->server.address,
-                "HOST:PORT (port 0: a free one) or unix:PATH");
+                "HOST:PORT (port 0: a free one) or unix:PATH; without TLS on this host only");
   flags->Int({"--max-queue"}, "N", &options->max_queue, 0, kMaxQueue,
              "requests that may wait behind the running one; more are refused");
-  flags->String({"--ssl-cert-file"}, "FILE", &options->server.tls.cert,
-                "PEM: serve over TLS with this certificate");
-  flags->String({"--ssl-key-file"}, "FILE", &options->server.tls.key, "PEM: its key");
-  flags->String({"--ssl-client-ca-file"}, "FILE", &options->server.tls.ca,
-                "PEM: serve only clients with a certificate of this CA");
   AddFleetFlags(flags, &options->fleet);
   AddPlacementFlags(flags, &options->fleet.options);
   AddRefusedFleetFlags(flags);
   for (const char* name : {"--host", "--port"}) {
     flags->Refused({name}, true, "this daemon speaks gRPC; use --listen HOST:PORT");
   }
+  for (const char* name : {"--ssl-key-file", "--ssl-cert-file"}) {
+    flags->Refused({name}, true,
+                   "use --tls-ca, --tls-cert and --tls-key: clients show theirs, too");
+  }
+}
+
+// After parsing. Tells of an address that may not be served before a model is loaded for it.
+absl::Status Finish(const FlagSet& flags, CoordinatorOptions* options) {
+  RETURN_IF_ERROR(options->fleet.Finish(flags));
+  const FleetOptions& fleet = options->fleet.options;
+  options->server.tls = {.ca = fleet.tls_ca, .cert = fleet.tls_cert, .key = fleet.tls_key};
+  return ServerCredentialsFor(options->server.address, options->server.tls).status();
 }
 
 absl::Status Serve(const Program& program, const CoordinatorOptions& options) {
   NoteGpuLayers(program, options.fleet.n_gpu_layers);
   ASSIGN_OR_RETURN(std::unique_ptr<Fleet> fleet, StartFleet(program, options.fleet.options));
-  const std::string what = WhatRuns(*fleet);
-  program.Note(what);
-  if (program.verbose()) program.Detail("plan:\n" + PlanToJson(fleet->plan()));
   Inference inference(std::move(fleet), options.max_queue);
   ASSIGN_OR_RETURN(const std::unique_ptr<GrpcServer> server,
                    GrpcServer::Start(options.server, &inference));
@@ -77,7 +82,7 @@ int Main(int argc, char** argv) {
   FlagSet flags("coordinator", kUsage);
   AddFlags(&flags, &options);
   const std::optional<int> exit_code =
-      program.ReadFlags(&flags, argc, argv, [&] { return options.fleet.Finish(); });
+      program.ReadFlags(&flags, argc, argv, [&] { return Finish(flags, &options); });
   if (exit_code.has_value()) return *exit_code;
   program.SetVerbosity(options.fleet.quiet, options.fleet.verbose);
   const absl::Status status = Serve(program, options);

@@ -212,13 +212,6 @@ absl::StatusOr<Activation> ParseActivation(const std::string& name) {
       fmt::format("is {}, an unknown activation; known: {}", Quoted(name), known));
 }
 
-const char* ActivationName(Activation activation) {
-  for (const NamedActivation& row : kActivations) {
-    if (activation == row.activation) return row.name;
-  }
-  return "";
-}
-
 absl::StatusOr<ModelConfig> ReadModelConfig(const GgufFile& file) {
   RETURN_IF_ERROR(RefusePartOfSplitModel(file));
   ASSIGN_OR_RETURN(const Architecture* architecture, FindArchitecture(file));

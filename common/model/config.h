@@ -36,7 +36,6 @@ struct ModelConfig {
 
 // "relu" or "silu"; InvalidArgument names the known ones.
 absl::StatusOr<Activation> ParseActivation(const std::string& name);
-const char* ActivationName(Activation activation);
 
 // Reads and checks the keys. Unimplemented for an architecture, RoPE scaling or activation that is
 // not known here; InvalidArgument for a missing or impossible value; each names the key.

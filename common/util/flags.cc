@@ -264,7 +264,7 @@ absl::Status FlagSet::ReadWord(const std::vector<std::string>& words, size_t* ne
     value = words[(*next)++];
   }
   if (absl::Status status = flag->parse(value); !status.ok()) return Invalid(name, status);
-  flag->is_set = true;
+  flag->is_set = flag->is_on_command_line = true;
   return absl::OkStatus();
 }
 
@@ -281,10 +281,16 @@ absl::Status FlagSet::Parse(int argc, const char* const* argv) {
   return absl::OkStatus();
 }
 
-bool FlagSet::IsSet(const std::string& name) const {
+const FlagSet::Flag& FlagSet::Known(const std::string& name) const {
   const Flag* flag = const_cast<FlagSet*>(this)->Find(name);
   THERMOCLINE_CHECK(flag != nullptr);
-  return flag->is_set;
+  return *flag;
+}
+
+bool FlagSet::IsSet(const std::string& name) const { return Known(name).is_set; }
+
+bool FlagSet::IsOnCommandLine(const std::string& name) const {
+  return Known(name).is_on_command_line;
 }
 
 }  // namespace thermocline

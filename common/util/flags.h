@@ -48,6 +48,7 @@ class FlagSet {
   bool version() const { return version_; }  // --version was given
   std::string Help() const;
   bool IsSet(const std::string& name) const;  // given on the command line or by the environment
+  bool IsOnCommandLine(const std::string& name) const;
 
  private:
   struct Flag {
@@ -59,10 +60,12 @@ class FlagSet {
     std::function<absl::Status(const std::string&)> parse;
     std::string refused;  // reason, if refused
     bool is_set = false;
+    bool is_on_command_line = false;
   };
   absl::Status ReadEnvironment();
   absl::Status ReadWord(const std::vector<std::string>& words, size_t* next);
   Flag* Find(const std::string& name);
+  const Flag& Known(const std::string& name) const;  // a name that is none is our own bug
   std::string Nearest(const std::string& name) const;
   void Add(Flag flag);
 

@@ -7,6 +7,7 @@
 
 #include <utility>
 
+#include "common/rpc/channel.h"
 #include "common/util/status_macros.h"
 #include "proto/health.pb.h"
 
@@ -43,10 +44,11 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
                                                               Inference* inference) {
   InitPlugins();
   ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ServerCredentials> credentials,
-                   ServerCredentials(options.tls));
+                   ServerCredentialsFor(options.address, options.tls));
   std::unique_ptr<GrpcServer> result(new GrpcServer(inference));
   int port = 0;
   grpc::ServerBuilder builder;
+  ConfigureServer(&builder, options.address);
   builder.AddListeningPort(options.address, credentials, &port);
   // Without it a second server would share the port and take half of the calls.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);

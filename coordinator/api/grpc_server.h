@@ -19,12 +19,13 @@ namespace thermocline {
 
 struct GrpcServerOptions {
   std::string address;  // "host:port" (port 0: a free one) or "unix:PATH"
-  TlsFiles tls;         // of the server; none: plain text
+  TlsFiles tls;         // none: plain text, on this host only (ServerCredentialsFor)
 };
 
 class GrpcServer {
  public:
-  // inference must outlive the server. Unavailable when the address can't be listened on.
+  // inference must outlive the server. Unavailable when the address can't be listened on,
+  // InvalidArgument when it needs TLS files.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options,
                                                            Inference* inference);
   ~GrpcServer();  // as Shutdown, without grace

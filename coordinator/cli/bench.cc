@@ -43,8 +43,6 @@ absl::StatusOr<BenchRow> CommonColumns(const BenchOptions& options, Fleet* fleet
 absl::Status MeasureFleet(const Program& program, const BenchOptions& options,
                           const FleetOptions& fleet_options, std::vector<BenchRow>* rows) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Fleet> fleet, StartFleet(program, fleet_options));
-  const std::string what = WhatRuns(*fleet);
-  program.Note(what);
   ASSIGN_OR_RETURN(BenchRow row, CommonColumns(options, fleet.get()));
   ASSIGN_OR_RETURN(const double read_before,
                    fleet->MeasureReadGbps(kReadBufferBytes, kReadRepeats));
@@ -113,7 +111,7 @@ int Main(int argc, char** argv) {
   FlagSet flags("bench", kUsage);
   AddBenchFlags(&flags, &options);
   const std::optional<int> exit_code =
-      program.ReadFlags(&flags, argc, argv, [&] { return FinishBenchOptions(&options); });
+      program.ReadFlags(&flags, argc, argv, [&] { return FinishBenchOptions(flags, &options); });
   if (exit_code.has_value()) return *exit_code;
   program.SetVerbosity(options.fleet.quiet, options.fleet.verbose);
   return program.Finish(MeasureAndPrint(program, options));

@@ -1,4 +1,4 @@
-// See bench_options.h.
+// bench's table of flags, and lists as flags' values.
 #include "coordinator/cli/bench_options.h"
 
 #include <fmt/format.h>
@@ -99,8 +99,8 @@ void AddBenchFlags(FlagSet* flags, BenchOptions* options) {
   flags->Refused({"-d", "--n-depth"}, true, "tests start from an empty context");
 }
 
-absl::Status FinishBenchOptions(BenchOptions* options) {
-  RETURN_IF_ERROR(options->fleet.Finish());
+absl::Status FinishBenchOptions(const FlagSet& flags, BenchOptions* options) {
+  RETURN_IF_ERROR(options->fleet.Finish(flags));
   if (options->MaxTokens() == 0) {
     return absl::InvalidArgumentError("nothing to measure: -p and -n are both 0");
   }

@@ -28,7 +28,8 @@ struct BenchOptions {
 };
 
 void AddBenchFlags(FlagSet* flags, BenchOptions* options);
-absl::Status FinishBenchOptions(BenchOptions* options);
+// After parsing: what one flag says of another, and the context that the tests need.
+absl::Status FinishBenchOptions(const FlagSet& flags, BenchOptions* options);
 
 // "1,2,4": InvalidArgument for what is no whole number or out of range; never empty.
 absl::StatusOr<std::vector<int64_t>> ParseIntList(const std::string& text, int64_t min,

@@ -1,4 +1,4 @@
-// See bench_report.h.
+// Figures as a Markdown table and as JSON.
 #include "coordinator/cli/bench_report.h"
 
 #include <fmt/format.h>

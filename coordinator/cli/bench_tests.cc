@@ -1,4 +1,4 @@
-// See bench_tests.h.
+// Times runs of steps, after one that warms up.
 #include "coordinator/cli/bench_tests.h"
 
 #include <algorithm>

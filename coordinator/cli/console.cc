@@ -1,4 +1,4 @@
-// See console.h.
+// Writes styled bytes to a terminal or a file, reads lines until a signal comes.
 #include "coordinator/cli/console.h"
 
 #include <fmt/format.h>

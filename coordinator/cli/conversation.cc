@@ -1,4 +1,4 @@
-// See conversation.h.
+// The course of a run: prompt, answers, turns, what is printed when.
 #include "coordinator/cli/conversation.h"
 
 #include <algorithm>
@@ -35,12 +35,10 @@ absl::Status Conversation::TurnBack(const absl::Status& status) {
 
 absl::Status Conversation::RunPrompt() {
   RETURN_IF_ERROR(Append(options_->prompt, /*is_prompt=*/true));
-  if (options_->display_prompt) {
-    RETURN_IF_ERROR(console_->SetStyle(Console::Style::kPrompt));
-    RETURN_IF_ERROR(console_->Write(options_->prompt));
-    RETURN_IF_ERROR(console_->SetStyle(Console::Style::kPlain));
-  }
-  return Generate();
+  if (options_->display_prompt) unseen_prompt_ = options_->prompt;
+  const absl::Status status = Generate();
+  unseen_prompt_.clear();
+  return status;
 }
 
 absl::Status Conversation::TakeTurns() {
@@ -50,8 +48,9 @@ absl::Status Conversation::TakeTurns() {
     ASSIGN_OR_RETURN(const std::optional<std::string> line, console_->ReadLine());
     RETURN_IF_ERROR(console_->SetStyle(Console::Style::kPlain));
     if (!line.has_value()) return absl::OkStatus();
-    RETURN_IF_ERROR(Append(*line + "\n", /*is_prompt=*/tokens_.empty()));
-    RETURN_IF_ERROR(TurnBack(Generate()));
+    absl::Status status = Append(*line + "\n", /*is_prompt=*/tokens_.empty());
+    if (status.ok()) status = Generate();
+    RETURN_IF_ERROR(TurnBack(status));
   }
 }
 
@@ -60,9 +59,19 @@ absl::Status Conversation::Append(const std::string& text, bool is_prompt) {
   request.set_text(text);
   request.set_add_special(is_prompt);
   request.set_parse_special(is_prompt);
-  ASSIGN_OR_RETURN(const v1::TokenizeResponse response, client_->Tokenize(request));
+  ASSIGN_OR_RETURN(const v1::TokenizeResponse response,
+                   client_->Tokenize(request, StopSignals::IsStopped));
   tokens_.insert(tokens_.end(), response.tokens().begin(), response.tokens().end());
   return absl::OkStatus();
+}
+
+absl::Status Conversation::Show(const std::string& text) {
+  if (!unseen_prompt_.empty()) {
+    RETURN_IF_ERROR(console_->SetStyle(Console::Style::kPrompt));
+    RETURN_IF_ERROR(console_->Write(std::exchange(unseen_prompt_, "")));
+    RETURN_IF_ERROR(console_->SetStyle(Console::Style::kPlain));
+  }
+  return console_->Write(text);
 }
 
 absl::Status Conversation::Generate() {
@@ -78,10 +87,9 @@ absl::Status Conversation::Generate() {
   const Clock::time_point start = Clock::now();
   Clock::time_point first = start, last = start;
   absl::Status written;
-  const absl::Status status = client_->Generate(
-      request, [] { return StopSignals::stop().load(); },
-      [&](const v1::GenerateResponse& message) {
-        written = console_->Write(message.text());
+  const absl::Status status =
+      client_->Generate(request, StopSignals::IsStopped, [&](const v1::GenerateResponse& message) {
+        written = Show(message.text());
         if (message.finish_reason() != v1::FINISH_REASON_UNSPECIFIED) {
           n_cached = message.usage().cached_tokens();
           // We send no stop texts, so it was an end token: the next turn goes on without it.

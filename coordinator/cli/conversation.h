@@ -32,6 +32,8 @@ class Conversation {
   static absl::Status TurnBack(const absl::Status& status);
   // Appends the text's tokens to those so far.
   absl::Status Append(const std::string& text, bool is_prompt);
+  // Prints text of the answer; in front of the first, the prompt.
+  absl::Status Show(const std::string& text);
   // Continues the tokens so far, printing as text comes.
   absl::Status Generate();
 
@@ -39,6 +41,7 @@ class Conversation {
   InferenceClient* client_;
   Console* console_;
   std::vector<int32_t> tokens_;  // prompt, answers and lines so far; no end tokens
+  std::string unseen_prompt_;    // to be printed when the answer begins: before, it may be refused
   int64_t n_computed_ = 0;       // of tokens_, at the last answer
   Timings timings_;
 };

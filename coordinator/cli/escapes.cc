@@ -1,4 +1,4 @@
-// See escapes.h.
+// Backslash sequences, one after the other.
 #include "coordinator/cli/escapes.h"
 
 #include <charconv>

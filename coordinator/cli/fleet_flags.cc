@@ -1,5 +1,7 @@
-// The table of fleet flags; see fleet_flags.h.
+// The table of fleet flags, and how their words become FleetOptions.
 #include "coordinator/cli/fleet_flags.h"
+
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <charconv>
@@ -67,8 +69,9 @@ void AddFleetFlags(FlagSet* flags, FleetFlags* values) {
   flags->BoolOff({"--no-mmap"}, &values->mmap,
                  "accepted: workers always copy their shards into memory of their own");
   flags->Group("TLS");
-  flags->String({"--tls-ca"}, "FILE", &options->tls_ca, "PEM: whom to trust on other hosts");
-  flags->String({"--tls-cert"}, "FILE", &options->tls_cert, "PEM: the certificate to show them");
+  flags->String({"--tls-ca"}, "FILE", &options->tls_ca,
+                "PEM: whom to trust; with TLS, both sides show a certificate");
+  flags->String({"--tls-cert"}, "FILE", &options->tls_cert, "PEM: the certificate to show others");
   flags->String({"--tls-key"}, "FILE", &options->tls_key, "PEM: the key of --tls-cert");
   flags->Group("Output");
   flags->Bool({"--quiet", "-q"}, &values->quiet, "nothing but results and errors");
@@ -87,9 +90,17 @@ void AddPlacementFlags(FlagSet* flags, FleetOptions* options) {
                 "kernels to use; auto: the best that this CPU has");
 }
 
-absl::Status FleetFlags::Finish() {
+absl::Status FleetFlags::Finish(const FlagSet& flags) {
   if (options.model_path.empty()) {
     return absl::InvalidArgumentError("no model given; use -m FILE.gguf");
+  }
+  for (const char* name : {"--threads", "--workers"}) {
+    if (!options.plan_path.empty() && flags.IsOnCommandLine(name)) {
+      return absl::InvalidArgumentError(
+          fmt::format("{} does not go with --plan: the plan says how many workers and threads "
+                      "there are",
+                      name));
+    }
   }
   options.f32_kv = memory_f32 || kv_type == "f32";
   options.f32_activations = activations == "f32";

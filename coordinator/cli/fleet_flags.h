@@ -23,8 +23,9 @@ struct FleetFlags {
   bool quiet = false;
   bool verbose = false;
 
-  // Brings the choices into `options`. InvalidArgument without a model.
-  absl::Status Finish();
+  // Brings the choices into `options`. InvalidArgument without a model, and for what a plan says
+  // already. `flags`: as parsed, with placement flags (AddPlacementFlags or bench's lists).
+  absl::Status Finish(const FlagSet& flags);
 };
 
 // All but placement.

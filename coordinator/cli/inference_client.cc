@@ -1,4 +1,4 @@
-// See inference_client.h.
+// The two clients: one calls an Inference in this process, one a coordinator by gRPC.
 #include "coordinator/cli/inference_client.h"
 
 #include <fmt/format.h>
@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "common/rpc/channel.h"
 #include "common/rpc/status.h"
 #include "common/util/status_macros.h"
 #include "proto/inference.grpc.pb.h"
@@ -17,8 +18,8 @@ namespace thermocline {
 namespace {
 
 constexpr std::chrono::seconds kConnectTimeout(5);
+constexpr std::chrono::seconds kTokenizeTimeout(60);  // a prompt may be a book
 constexpr std::chrono::milliseconds kCancelPoll(20);
-constexpr int kMaxResponseBytes = 64 << 20;
 
 class LocalClient final : public InferenceClient {
  public:
@@ -29,16 +30,19 @@ class LocalClient final : public InferenceClient {
                         const Inference::Emit& emit) override {
     return inference_->Generate(request, is_cancelled, emit);
   }
-  absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& request) override {
+  absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& request,
+                                                const Inference::IsCancelled&) override {
     return inference_->Tokenize(request);
   }
-  absl::StatusOr<v1::ListModelsResponse> ListModels() override { return inference_->ListModels(); }
+  absl::StatusOr<v1::ListModelsResponse> ListModels(const Inference::IsCancelled&) override {
+    return inference_->ListModels();
+  }
 
  private:
   std::unique_ptr<Inference> inference_;
 };
 
-// Cancels a call from a thread of its own: reading from the stream blocks.
+// Cancels a call from a thread of its own: the caller is blocked in it.
 class Canceller {
  public:
   Canceller(grpc::ClientContext* context, const Inference::IsCancelled& is_cancelled)
@@ -73,26 +77,40 @@ class RemoteClient final : public InferenceClient {
     const auto reader = stub_->Generate(&context, request);
     const Canceller canceller(&context, is_cancelled);
     v1::GenerateResponse message;
+    bool is_wanted = true;
     while (reader->Read(&message)) {
-      if (!emit(message)) context.TryCancel();
+      if (!is_wanted) continue;  // was under way when the call was cancelled
+      is_wanted = emit(message);
+      if (!is_wanted) context.TryCancel();
     }
     return FromGrpc(reader->Finish());
   }
-  absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& request) override {
-    grpc::ClientContext context;
-    v1::TokenizeResponse response;
-    RETURN_IF_ERROR(FromGrpc(stub_->Tokenize(&context, request, &response)));
-    return response;
+  absl::StatusOr<v1::TokenizeResponse> Tokenize(
+      const v1::TokenizeRequest& request, const Inference::IsCancelled& is_cancelled) override {
+    return Call<v1::TokenizeResponse>(&v1::Inference::Stub::Tokenize, request, kTokenizeTimeout,
+                                      is_cancelled);
   }
-  absl::StatusOr<v1::ListModelsResponse> ListModels() override {
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + kConnectTimeout);
-    v1::ListModelsResponse response;
-    RETURN_IF_ERROR(FromGrpc(stub_->ListModels(&context, {}, &response)));
-    return response;
+  absl::StatusOr<v1::ListModelsResponse> ListModels(
+      const Inference::IsCancelled& is_cancelled) override {
+    return Call<v1::ListModelsResponse>(&v1::Inference::Stub::ListModels, v1::ListModelsRequest(),
+                                        kConnectTimeout, is_cancelled);
   }
 
  private:
+  template <typename Response, typename Request>
+  absl::StatusOr<Response> Call(grpc::Status (v1::Inference::Stub::*method)(grpc::ClientContext*,
+                                                                            const Request&,
+                                                                            Response*),
+                                const Request& request, std::chrono::seconds timeout,
+                                const Inference::IsCancelled& is_cancelled) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + timeout);
+    const Canceller canceller(&context, is_cancelled);
+    Response response;
+    RETURN_IF_ERROR(FromGrpc((stub_.get()->*method)(&context, request, &response)));
+    return response;
+  }
+
   std::unique_ptr<v1::Inference::Stub> stub_;
 };
 
@@ -102,15 +120,13 @@ std::unique_ptr<InferenceClient> MakeLocalClient(std::unique_ptr<Inference> infe
   return std::make_unique<LocalClient>(std::move(inference));
 }
 
-absl::StatusOr<std::unique_ptr<InferenceClient>> ConnectTo(const std::string& address,
-                                                           const TlsFiles& tls) {
-  ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ChannelCredentials> credentials,
-                   ChannelCredentials(tls));
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(kMaxResponseBytes);
-  auto client =
-      std::make_unique<RemoteClient>(grpc::CreateCustomChannel(address, credentials, arguments));
-  if (absl::Status status = client->ListModels().status(); !status.ok()) {
+absl::StatusOr<std::unique_ptr<InferenceClient>> ConnectTo(
+    const std::string& address, const TlsFiles& tls, const Inference::IsCancelled& is_cancelled) {
+  ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, ChannelTo(address, tls));
+  auto client = std::make_unique<RemoteClient>(channel);
+  const absl::Status status = client->ListModels(is_cancelled).status();
+  if (absl::IsCancelled(status)) return status;
+  if (!status.ok()) {
     return absl::UnavailableError(fmt::format("can't talk to a coordinator at {}: {}", address,
                                               std::string(status.message())));
   }

@@ -1,4 +1,4 @@
-// See kl_base_file.h.
+// Writes and reads the base file; its layout is in kl_base_file.h.
 #include "coordinator/cli/kl_base_file.h"
 
 #include <fmt/format.h>

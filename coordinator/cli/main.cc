@@ -16,6 +16,7 @@
 #include "coordinator/cli/main_options.h"
 #include "coordinator/cli/program.h"
 #include "coordinator/cli/start_fleet.h"
+#include "coordinator/cli/stop_signals.h"
 #include "coordinator/engine/inference.h"
 
 namespace thermocline {
@@ -29,9 +30,6 @@ absl::StatusOr<std::unique_ptr<InferenceClient>> StartOwnFleet(const Program& pr
                                                                const MainOptions& options) {
   NoteGpuLayers(program, options.fleet.n_gpu_layers);
   ASSIGN_OR_RETURN(std::unique_ptr<Fleet> fleet, StartFleet(program, options.fleet.options));
-  const std::string what = WhatRuns(*fleet);
-  program.Note(what);
-  if (program.verbose()) program.Detail("plan:\n" + PlanToJson(fleet->plan()));
   return MakeLocalClient(std::make_unique<Inference>(std::move(fleet), /*max_waiting=*/0));
 }
 
@@ -40,8 +38,9 @@ absl::StatusOr<std::unique_ptr<InferenceClient>> Connect(const Program& program,
   const FleetOptions& fleet = options.fleet.options;
   ASSIGN_OR_RETURN(std::unique_ptr<InferenceClient> client,
                    ConnectTo(options.coordinator,
-                             {.ca = fleet.tls_ca, .cert = fleet.tls_cert, .key = fleet.tls_key}));
-  ASSIGN_OR_RETURN(const v1::ListModelsResponse models, client->ListModels());
+                             {.ca = fleet.tls_ca, .cert = fleet.tls_cert, .key = fleet.tls_key},
+                             StopSignals::IsStopped));
+  ASSIGN_OR_RETURN(const v1::ListModelsResponse models, client->ListModels(StopSignals::IsStopped));
   for (const v1::Model& model : models.models()) {
     program.Note(fmt::format("{} at {}: {} worker{}, {} tokens of context, {}", model.id(),
                              options.coordinator, model.n_workers(),

@@ -1,4 +1,4 @@
-// The table of main's flags; see main_options.h.
+// main's table of flags, and what one flag says of another.
 #include "coordinator/cli/main_options.h"
 
 #include <fmt/format.h>
@@ -16,7 +16,8 @@ namespace {
 
 constexpr int64_t kMaxInt = std::numeric_limits<int32_t>::max();
 
-// What a coordinator elsewhere has decided already.
+// What a coordinator elsewhere has decided already. (In the environment it may stand for other
+// runs.)
 constexpr const char* kOwnFleetOnly[] = {
     "-m",         "-c",        "-b",    "-t",           "--kv-type",           "--activations",
     "--plan",     "--workers", "--isa", "-ngl",         "--hidden-activation", "--transport",
@@ -99,9 +100,9 @@ absl::Status FinishMainOptions(const FlagSet& flags, MainOptions* options) {
     options->prompt = options->escape ? Unescape(options->prompt_text) : options->prompt_text;
   }
   if (options->seed < 0) options->seed = RandomSeed();
-  if (options->coordinator.empty()) return options->fleet.Finish();
+  if (options->coordinator.empty()) return options->fleet.Finish(flags);
   for (const char* name : kOwnFleetOnly) {
-    if (flags.IsSet(name)) {
+    if (flags.IsOnCommandLine(name)) {
       return absl::InvalidArgumentError(fmt::format(
           "{} describes a fleet to start, but --coordinator asks one that runs already", name));
     }

@@ -41,8 +41,8 @@ struct PerplexityOptions {
   bool compare = false;
   bool has_ctx = false;  // given by the user
 
-  absl::Status Finish() {
-    RETURN_IF_ERROR(fleet.Finish());
+  absl::Status Finish(const FlagSet& flags) {
+    RETURN_IF_ERROR(fleet.Finish(flags));
     if (compare && base_path.empty()) {
       return absl::InvalidArgumentError("--kl-divergence needs --kl-divergence-base FILE");
     }
@@ -185,8 +185,6 @@ absl::Status Measure(const Program& program, PerplexityOptions options) {
     options.fleet.options.n_ctx = base->header().n_ctx;
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<Fleet> fleet, StartFleet(program, options.fleet.options));
-  const std::string what = WhatRuns(*fleet);
-  program.Note(what);
   Work work;
   if (base != nullptr) {
     ASSIGN_OR_RETURN(work, CompareWork(options, fleet->tokenizer(), std::move(base)));
@@ -219,7 +217,7 @@ int Main(int argc, char** argv) {
   flags.Refused({"--hellaswag"}, false, "only perplexity and divergence are measured");
   const std::optional<int> exit_code = program.ReadFlags(&flags, argc, argv, [&] {
     options.has_ctx = flags.IsSet("--ctx-size");
-    return options.Finish();
+    return options.Finish(flags);
   });
   if (exit_code.has_value()) return *exit_code;
   program.SetVerbosity(options.fleet.quiet, options.fleet.verbose);

@@ -1,4 +1,5 @@
-// See perplexity_math.h. llama.cpp: tools/perplexity prints the same figures under the same names.
+// Perplexity and divergence from log-probabilities. llama.cpp's tools/perplexity prints the same
+// figures under the same names.
 #include "coordinator/cli/perplexity_math.h"
 
 #include <fmt/format.h>

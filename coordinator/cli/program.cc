@@ -1,4 +1,4 @@
-// See program.h.
+// Standard streams, messages and exit codes of all programs here.
 #include "coordinator/cli/program.h"
 
 #include <fcntl.h>

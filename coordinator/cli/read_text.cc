@@ -1,4 +1,4 @@
-// See read_text.h.
+// Reads a file to its end; what is in it does not matter.
 #include "coordinator/cli/read_text.h"
 
 #include <fmt/format.h>

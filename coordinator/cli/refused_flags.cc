@@ -1,4 +1,4 @@
-// The tables of refused flags; see refused_flags.h.
+// The two tables of refused flags with their reasons.
 #include "coordinator/cli/refused_flags.h"
 
 #include <string>

@@ -1,4 +1,4 @@
-// See scorer.h.
+// Runs a chunk in steps and turns the logits of its second half into log-probabilities.
 #include "coordinator/cli/scorer.h"
 
 #include <algorithm>

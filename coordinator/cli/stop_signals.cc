@@ -1,4 +1,4 @@
-// See stop_signals.h.
+// Signal handlers and the atomics and the pipe that they touch.
 #include "coordinator/cli/stop_signals.h"
 
 #include <fcntl.h>

@@ -13,6 +13,7 @@ class StopSignals {
 
   // True from the first signal on, until ClearInterrupts.
   static const std::atomic<bool>& stop();
+  static bool IsStopped() { return stop().load(); }
   static int interrupts();        // SIGINTs since ClearInterrupts
   static int termination();       // SIGTERM or SIGHUP if one came, else 0
   static void ClearInterrupts();  // the user has been given the turn back

@@ -1,4 +1,4 @@
-// See timings.h.
+// The lines of timings, in llama.cpp's words.
 #include "coordinator/cli/timings.h"
 
 #include <fmt/format.h>

@@ -67,11 +67,6 @@ class Inference::Turn {
 Inference::Inference(std::unique_ptr<Stepper> stepper, int64_t max_waiting)
     : stepper_(std::move(stepper)), max_waiting_(max_waiting) {}
 
-int64_t Inference::n_pending() const {
-  std::lock_guard lock(mutex_);
-  return static_cast<int64_t>(queue_.size());
-}
-
 absl::Status Inference::Generate(const v1::GenerateRequest& message,
                                  const IsCancelled& is_cancelled, const Emit& emit) {
   ASSIGN_OR_RETURN(const Request request,

@@ -37,7 +37,6 @@ class Inference {
   v1::ListModelsResponse ListModels() const;
 
   absl::Status state() const { return stepper_->state(); }  // of the fleet
-  int64_t n_pending() const;                                // requests that run or wait
 
  private:
   class Turn;  // a place in the queue
@@ -53,7 +52,7 @@ class Inference {
 
   std::unique_ptr<Stepper> stepper_;
   int64_t max_waiting_;
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   std::condition_variable turn_changed_;
   std::deque<uint64_t> queue_;  // tickets; the front one runs
   uint64_t next_ticket_ = 0;

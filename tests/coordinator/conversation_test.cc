@@ -151,7 +151,16 @@ TEST_F(ConversationTest, QuietPrintsNoMarkers) {
 TEST_F(ConversationTest, AnErrorOfTheModelEndsIt) {
   options_.prompt = "a";
   before_step_ = [] { return absl::UnavailableError("worker 1 is lost"); };
-  EXPECT_EQ(Talk("abc", "").status.code(), absl::StatusCode::kUnavailable);
+  const Outcome run = Talk("abc", "");
+  EXPECT_EQ(run.status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(run.printed, "");
+}
+
+TEST_F(ConversationTest, APromptThatIsRefusedIsNotPrinted) {
+  options_.prompt = std::string(200, 'x');
+  const Outcome run = Talk("abc", "");
+  EXPECT_EQ(run.status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(run.printed, "");
 }
 
 }  // namespace

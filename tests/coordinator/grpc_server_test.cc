@@ -23,6 +23,8 @@ namespace {
 using namespace std::chrono_literals;
 using ::testing::HasSubstr;
 
+bool Never() { return false; }
+
 class GrpcServerTest : public ::testing::Test {
  protected:
   GrpcServerTest()
@@ -108,23 +110,26 @@ TEST_F(GrpcServerTest, TokenizeDetokenizeAndModels) {
 }
 
 TEST_F(GrpcServerTest, CancellationFreesTheSessionAtOnce) {
-  std::atomic<bool> open = false;
+  std::atomic<bool> running = false, open = false;
   stepper_->before_step = [&] {
+    running = true;
     while (!open) std::this_thread::sleep_for(1ms);
     return absl::OkStatus();
   };
   grpc::ClientContext context;
   // A prompt of five steps.
   const auto reader = stub_->Generate(&context, Greedy(std::string(39, 'x')));
-  while (inference_.n_pending() == 0) std::this_thread::sleep_for(1ms);
+  while (!running) std::this_thread::sleep_for(1ms);
   context.TryCancel();
   v1::GenerateResponse message;
   EXPECT_FALSE(reader->Read(&message));
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
   std::this_thread::sleep_for(50ms);  // the server hears of it
   open = true;
-  while (inference_.n_pending() != 0) std::this_thread::sleep_for(1ms);
-  EXPECT_LE(stepper_->step_sizes.size(), 1u);  // the step that ran, none after it
+  std::string text;
+  ASSERT_TRUE(Generate(Greedy("to be"), &text).ok());
+  // The step that ran, none after it; then eight of the second request.
+  EXPECT_LE(stepper_->step_sizes.size(), 1u + 8u);
 }
 
 TEST_F(GrpcServerTest, ConcurrentCallersGetTheirOwnAnswers) {
@@ -228,11 +233,13 @@ TEST_F(GrpcServerTest, ServesAUnixSocket) {
   const auto server = GrpcServer::Start({.address = address, .tls = {}}, &inference_);
   ASSERT_TRUE(server.ok()) << server.status();
   EXPECT_EQ((*server)->address(), address);
-  EXPECT_TRUE(ConnectTo(address, {}).ok());
+  EXPECT_TRUE(ConnectTo(address, {}, Never).ok());
 }
 
 TEST_F(GrpcServerTest, ShutdownCancelsWhatStillRuns) {
-  stepper_->before_step = [] {
+  std::atomic<bool> running = false;
+  stepper_->before_step = [&] {
+    running = true;
     std::this_thread::sleep_for(5ms);
     return absl::OkStatus();
   };
@@ -240,23 +247,24 @@ TEST_F(GrpcServerTest, ShutdownCancelsWhatStillRuns) {
   endless.set_ignore_eos(true);
   std::string text;
   auto call = std::async(std::launch::async, [&] { return Generate(endless, &text); });
-  while (inference_.n_pending() == 0) std::this_thread::sleep_for(1ms);
+  while (!running) std::this_thread::sleep_for(1ms);
   server_->Shutdown(20ms);
   EXPECT_FALSE(call.get().ok());
-  EXPECT_EQ(inference_.n_pending(), 0);
+  running = false;
+  std::this_thread::sleep_for(50ms);
+  EXPECT_FALSE(running) << "it still computes";
 }
 
 TEST_F(GrpcServerTest, MainsClientSpeaksToIt) {
-  auto client = ConnectTo(server_->address(), {});
+  auto client = ConnectTo(server_->address(), {}, Never);
   ASSERT_TRUE(client.ok()) << client.status();
   std::string text;
   ASSERT_TRUE((*client)
-                  ->Generate(
-                      Greedy("to be"), [] { return false; },
-                      [&](const v1::GenerateResponse& m) {
-                        text += m.text();
-                        return true;
-                      })
+                  ->Generate(Greedy("to be"), Never,
+                             [&](const v1::GenerateResponse& m) {
+                               text += m.text();
+                               return true;
+                             })
                   .ok());
   EXPECT_EQ(text, " or not");
 }
@@ -266,7 +274,7 @@ TEST_F(GrpcServerTest, MainsClientCancelsTheCall) {
     std::this_thread::sleep_for(5ms);
     return absl::OkStatus();
   };
-  auto client = ConnectTo(server_->address(), {});
+  auto client = ConnectTo(server_->address(), {}, Never);
   ASSERT_TRUE(client.ok()) << client.status();
   v1::GenerateRequest endless = Greedy("to");
   endless.set_ignore_eos(true);
@@ -278,11 +286,59 @@ TEST_F(GrpcServerTest, MainsClientCancelsTheCall) {
         return true;
       });
   EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
-  while (inference_.n_pending() != 0) std::this_thread::sleep_for(1ms);
+  std::string text;
+  EXPECT_TRUE(Generate(Greedy("to be"), &text).ok()) << "the session is free again";
+}
+
+TEST_F(GrpcServerTest, MainsClientEmitsNothingAfterItsCallerHasEnough) {
+  auto client = ConnectTo(server_->address(), {}, Never);
+  ASSERT_TRUE(client.ok()) << client.status();
+  v1::GenerateRequest endless = Greedy("to");
+  endless.set_ignore_eos(true);
+  int n_messages = 0;
+  const absl::Status status = (*client)->Generate(
+      endless, Never, [&](const v1::GenerateResponse&) { return ++n_messages < 3; });
+  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(n_messages, 3);
+}
+
+// A coordinator that has been stopped answers nothing.
+TEST_F(GrpcServerTest, MainsClientCanBeStoppedWhenNobodyAnswers) {
+  const std::string address = "unix:" + ::testing::TempDir() + "grpc_server_test_silent.sock";
+  struct Silent : v1::Inference::Service {
+    grpc::Status ListModels(grpc::ServerContext*, const v1::ListModelsRequest*,
+                            v1::ListModelsResponse*) override {
+      return grpc::Status::OK;
+    }
+    grpc::Status Tokenize(grpc::ServerContext* context, const v1::TokenizeRequest*,
+                          v1::TokenizeResponse*) override {
+      is_asked = true;
+      while (!context->IsCancelled()) std::this_thread::sleep_for(1ms);
+      return grpc::Status::CANCELLED;
+    }
+    std::atomic<bool> is_asked = false;
+  } service;
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort(address, grpc::InsecureServerCredentials());
+  builder.RegisterService(&service);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  auto client = ConnectTo(address, {}, Never);
+  ASSERT_TRUE(client.ok()) << client.status();
+  const auto tokens = (*client)->Tokenize({}, [&] { return service.is_asked.load(); });
+  EXPECT_EQ(tokens.status().code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(GrpcServerTest, PlainTextIsForThisHostOnly) {
+  const auto server = GrpcServer::Start({.address = "0.0.0.0:0", .tls = {}}, &inference_);
+  EXPECT_EQ(server.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(server.status().message()), HasSubstr("--tls-cert"));
+  const auto client = ConnectTo("10.0.0.1:50051", {}, Never);
+  EXPECT_EQ(client.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(client.status().message()), HasSubstr("--tls-cert"));
 }
 
 TEST(ConnectTo, ACoordinatorThatIsNotThereIsAnError) {
-  const auto client = ConnectTo("127.0.0.1:1", {});
+  const auto client = ConnectTo("127.0.0.1:1", {}, Never);
   EXPECT_EQ(client.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(client.status().message()), HasSubstr("127.0.0.1:1"));
 }

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 
 namespace thermocline {
@@ -94,6 +95,22 @@ TEST(MainOptions, FlagsOfAnOwnFleetDoNotGoWithACoordinator) {
   for (const char* flag : {"-m", "-t", "--workers", "--plan"}) {
     EXPECT_THAT(ErrorOf({"--coordinator", "127.0.0.1:1", flag, "1"}), HasSubstr(flag));
   }
+}
+
+TEST(MainOptions, AModelOfTheEnvironmentDoesNotHinderACoordinator) {
+  setenv("LLAMA_ARG_MODEL", "m.gguf", 1);
+  EXPECT_EQ(ErrorOf({"--coordinator", "127.0.0.1:1", "-p", "x"}), "");
+  EXPECT_THAT(ErrorOf({"--coordinator", "127.0.0.1:1", "-m", "m.gguf"}), HasSubstr("-m"));
+  unsetenv("LLAMA_ARG_MODEL");
+}
+
+TEST(MainOptions, APlanLeavesNoChoiceOfWorkersAndThreads) {
+  EXPECT_THAT(ErrorOf({"-m", "m", "--plan", "p", "-t", "2"}), HasSubstr("--threads"));
+  EXPECT_THAT(ErrorOf({"--workers", "2", "-m", "m", "--plan", "p"}), HasSubstr("--workers"));
+  EXPECT_EQ(ErrorOf({"-m", "m", "--plan", "p"}), "");
+  setenv("LLAMA_ARG_THREADS", "2", 1);  // of runs without a plan
+  EXPECT_EQ(ErrorOf({"-m", "m", "--plan", "p"}), "");
+  unsetenv("LLAMA_ARG_THREADS");
 }
 
 TEST(MainOptions, FlagsThatAreNotHonouredAreRefusedWithAReason) {

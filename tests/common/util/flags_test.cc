@@ -155,6 +155,8 @@ TEST_F(FlagsTest, EnvironmentSetsWhatTheCommandLineDoesNot) {
   EXPECT_TRUE(color_);
   EXPECT_FALSE(mmap_);
   EXPECT_TRUE(flags_.IsSet("-c"));
+  EXPECT_FALSE(flags_.IsOnCommandLine("-c"));
+  EXPECT_TRUE(flags_.IsOnCommandLine("--n-gpu-layers"));
 }
 
 TEST_F(FlagsTest, BadEnvironmentNamesTheVariable) {

@@ -1,11 +1,12 @@
 // What bench prints and how it reads lists.
+#include "coordinator/cli/bench_report.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
 
 #include "coordinator/cli/bench_options.h"
-#include "coordinator/cli/bench_report.h"
 #include "coordinator/cli/bench_tests.h"
 #include "tests/testing/fake_stepper.h"
 
@@ -77,13 +78,26 @@ TEST(BenchOptions, ListsAreReadWhole) {
 
 TEST(BenchOptions, TheContextHoldsTheLongestTest) {
   BenchOptions options;
+  FlagSet flags("bench", "usage");
+  AddBenchFlags(&flags, &options);
   options.fleet.options.model_path = "m.gguf";
   options.n_prompt = {64, 256};
   options.n_gen = {300};
-  ASSERT_TRUE(FinishBenchOptions(&options).ok());
+  ASSERT_TRUE(FinishBenchOptions(flags, &options).ok());
   EXPECT_EQ(options.fleet.options.n_ctx, 300);
   options.n_gen = {301};
-  EXPECT_FALSE(FinishBenchOptions(&options).ok());
+  EXPECT_FALSE(FinishBenchOptions(flags, &options).ok());
+}
+
+TEST(BenchOptions, APlanLeavesNoChoiceOfWorkersAndThreads) {
+  for (const char* flag : {"-t", "--workers"}) {
+    BenchOptions options;
+    FlagSet flags("bench", "usage");
+    AddBenchFlags(&flags, &options);
+    const char* argv[] = {"bench", "-m", "m.gguf", "--plan", "plan.json", flag, "1,2"};
+    ASSERT_TRUE(flags.Parse(7, argv).ok());
+    EXPECT_THAT(std::string(FinishBenchOptions(flags, &options).message()), HasSubstr("--plan"));
+  }
 }
 
 TEST(BenchOptions, EveryFlagOfTheTableIsKnownOnce) {
