@@ -1,12 +1,17 @@
 // libFuzzer harness: any bytes, read as a model as far as they go. Runs: tests/fuzz/run_bounded.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/gguf/dequantize.h"
 #include "common/gguf/gguf_file.h"
 #include "common/model/config.h"
 #include "common/model/tensor_table.h"
+#include "common/model/tokenizer.h"
 #include "common/util/check.h"
 
 namespace thermocline {
@@ -41,6 +46,22 @@ void ReadModel(const GgufFile& file) {
   THERMOCLINE_CHECK(FindRole(file, Role::kFfnDown, config->n_layers - 1) != nullptr);
 }
 
+// A text of some bytes of the file and of what tokenizers treat in a way of its own, there and
+// back.
+void ReadTokenizer(const GgufFile& file, std::string_view bytes) {
+  const absl::StatusOr<std::unique_ptr<Tokenizer>> created = Tokenizer::Create(file);
+  if (!created.ok()) return CheckError(created.status());
+  const Tokenizer& tokenizer = **created;
+  const std::string text = " It is\n  a <s>\xe2\x96\x81\xf0\x9f\xff" + std::string(bytes);
+  for (const bool special : {false, true}) {
+    const std::vector<int32_t> ids = tokenizer.Encode(text, special, special);
+    for (const int32_t id : ids) THERMOCLINE_CHECK(id >= 0 && id < tokenizer.n_vocab());
+    tokenizer.Decode(ids, special);
+  }
+  THERMOCLINE_CHECK(tokenizer.Piece(-1, true).empty() &&
+                    tokenizer.Piece(tokenizer.n_vocab(), true).empty());
+}
+
 }  // namespace
 }  // namespace thermocline
 
@@ -54,5 +75,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   THERMOCLINE_CHECK((*file)->ContentHash().size() == 64);
   ReadTensors(**file);
   ReadModel(**file);
+  const size_t n_text = std::min<size_t>(size, 48);
+  ReadTokenizer(**file, {reinterpret_cast<const char*>(data) + size - n_text, n_text});
   return 0;
 }

@@ -178,6 +178,28 @@ TEST_F(CoordinatorDaemon, ARunningRequestDoesNotKeepItAlive) {
   EXPECT_TRUE(NothingIsLeft(daemon_));
 }
 
+TEST_F(CoordinatorDaemon, CtrlCEndsMainWhenTheDaemonIsStopped) {
+  Child talk({ProgramPath("main"), "--coordinator", address_, "-i", "--quiet", "-n", "4"});
+  talk.Type("The king\n");
+  ASSERT_TRUE(talk.WaitForOut(" ", 30s)) << talk.err();
+  daemon_.Signal(SIGSTOP);
+  talk.Type("The queen\n");
+  Child late({ProgramPath("main"), "--coordinator", address_, "-p", "The king"});
+  std::this_thread::sleep_for(300ms);
+  talk.SignalGroup(SIGTERM);
+  late.SignalGroup(SIGINT);
+  EXPECT_EQ(late.Wait(3s).exit_code, 130);
+  EXPECT_EQ(talk.Wait(3s).exit_code, 143);
+  daemon_.Signal(SIGCONT);
+}
+
+TEST(Coordinator, PlainTextIsNotServedToOtherHosts) {
+  const ChildResult result = testing::RunChild(
+      {ProgramPath("coordinator"), "-m", ShippedModel(), "--listen", "0.0.0.0:0"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("--tls-ca, --tls-cert and --tls-key"));
+}
+
 TEST_F(CoordinatorDaemon, ASecondOneOnTheSameAddressSaysSo) {
   const ChildResult second = testing::RunChild({ProgramPath("coordinator"), "-m", ShippedModel(),
                                                 "--listen", address_, "-t", "1", "--quiet"});

@@ -131,10 +131,11 @@ TEST_F(MainProgram, WrongUseIsOneClearLine) {
   ExpectOneLineError(RunMain({"-m", "/nonexistent/model.gguf", "-p", "x"}),
                      "/nonexistent/model.gguf");
   ExpectOneLineError(RunMain({"-m", "/", "-p", "x"}), "/");
-  ExpectOneLineError(
-      RunMain(With(Greedy(std::string(4000, 'x') + " x", 1), {"-c", "64", "--no-display-prompt"})),
-      "--ctx-size");
+  ExpectOneLineError(RunMain(With(Greedy(std::string(4000, 'x') + " x", 1), {"-c", "64"})),
+                     "--ctx-size");
   ExpectOneLineError(RunMain({"--coordinator", "127.0.0.1:1", "-p", "x"}), "127.0.0.1:1");
+  ExpectOneLineError(RunMain({"--coordinator", "10.0.0.1:1", "-p", "x"}), "--tls-cert");
+  ExpectOneLineError(RunMain({"-m", ShippedModel(), "--plan", "p.json", "-t", "1"}), "--plan");
 }
 
 TEST_F(MainProgram, DamagedFilesAreOneClearLine) {

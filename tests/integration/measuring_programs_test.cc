@@ -63,11 +63,13 @@ TEST(PerplexityProgram, AModelIsNoDivergenceAwayFromItself) {
   const std::vector<std::string> common = {
       ProgramPath("perplexity"), "-m", ShippedModel(), "-t", "2", "--kl-divergence-base", base};
   std::vector<std::string> save = common, compare = common;
-  for (const char* word : {"-f", text.c_str(), "-c", "128", "--chunks", "4"}) save.push_back(word);
+  for (const char* word : {"-f", text.c_str(), "-c", "128", "--chunks", "4", "--verbose"})
+    save.push_back(word);
   for (const char* word : {"--kl-divergence", "--quiet"}) compare.push_back(word);
   const ChildResult saved = testing::RunChild(save, 120s);
   ASSERT_EQ(saved.exit_code, 0) << saved.err;
   EXPECT_THAT(saved.err, HasSubstr("chunk 4 of 4"));
+  EXPECT_THAT(saved.err, HasSubstr("\"ranks\"")) << "--verbose shows the plan";
   const double perplexity = FinalEstimate(saved.out);
   EXPECT_GT(perplexity, 5);
   EXPECT_LT(perplexity, 200);
