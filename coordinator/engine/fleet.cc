@@ -66,6 +66,18 @@ void Fleet::OnWorkerEnd(int32_t rank) {
       absl::UnavailableError(fmt::format("{} {}", worker.name(), worker.process()->DescribeEnd())));
 }
 
+void Fleet::LookAtConnections() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!is_standing_ || !failure_.ok()) return;
+  }
+  for (const auto& worker : workers_) {
+    if (worker->process() != nullptr || worker->IsConnected()) continue;
+    GiveUp(absl::UnavailableError(
+        fmt::format("{} is lost: the connection to it ended", worker->name())));
+  }
+}
+
 absl::Status Fleet::LostWorker(int32_t rank, const absl::Status& status) {
   // A broken connection is often the first sign of a process that ended, which says more.
   constexpr int kEndIsNearMs = 300;

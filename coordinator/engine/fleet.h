@@ -39,6 +39,7 @@ struct FleetOptions {
   int64_t batch_size = 512;               // tokens of a step, at most
   int64_t max_logit_rows = 1;             // of a step
   int64_t stall_timeout_ms = 10000;       // without progress, a step is given up
+  int64_t load_timeout_ms = 60000;        // without progress of one worker, loading is
   std::string worker_binary;              // "": cpu_worker beside this program
   std::string tls_ca, tls_cert, tls_key;  // for workers on other hosts
 };
@@ -49,7 +50,7 @@ class Fleet : public Stepper {
   using OnProgress = std::function<void(int64_t, int64_t)>;
 
   // Returns when all shards are loaded and the exchange stands. Errors name the worker or file.
-  // `cancelled` (may be null) is looked at while loading.
+  // `cancelled` (may be null) is looked at all the time: Cancelled then.
   static absl::StatusOr<std::unique_ptr<Fleet>> Start(const FleetOptions& options,
                                                       const OnProgress& on_progress,
                                                       const std::atomic<bool>* cancelled);
@@ -84,6 +85,8 @@ class Fleet : public Stepper {
   // What a failed step is reported as: the worker that was lost, if one was.
   absl::Status ExplainFailure(const absl::Status& step_status);
   void OnWorkerEnd(int32_t rank);
+  // Gives up when the connection to a worker on an address is gone; its process can't be watched.
+  void LookAtConnections();
   // Calls all workers at the same time, each from a thread of its own.
   void OnAllWorkers(const std::function<void(size_t index)>& call);
   // A call to a worker failed for good: returns the reason, which may be that its process ended.
@@ -100,6 +103,7 @@ class Fleet : public Stepper {
   std::vector<StepToken> step_tokens_;                  // of the step being posted
   mutable std::mutex mutex_;
   absl::Status failure_;                    // guarded by mutex_
+  bool is_standing_ = false;                // guarded by mutex_; the exchange is connected
   bool is_ending_ = false;                  // guarded by mutex_
   std::unique_ptr<Supervisor> supervisor_;  // after what its callback uses
   friend class FleetStarter;

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <condition_variable>
+#include <mutex>
 #include <random>
 #include <thread>
 
@@ -22,6 +24,7 @@ namespace {
 // Long enough for what the coordinator does between two steps, short enough that an idle fleet
 // sleeps. Spinning with more threads than CPUs would take them from those that are waited for.
 constexpr uint32_t kSpinUs = 100;
+constexpr std::chrono::milliseconds kLook(20);  // between two looks at calls that run
 
 absl::StatusOr<std::string> DefaultWorkerBinary() {
   char path[4096];
@@ -36,6 +39,36 @@ int64_t UsableCpus(const std::vector<NumaNode>& nodes) {
   for (const NumaNode& node : nodes) n_cpus += static_cast<int64_t>(node.cpus.size());
   return n_cpus;
 }
+
+// Finds the worker that hangs while it loads: all others may still make progress.
+class LoadWatch {
+  using Clock = std::chrono::steady_clock;
+
+ public:
+  LoadWatch(const std::vector<std::unique_ptr<WorkerHandle>>& workers, int64_t timeout_ms)
+      : workers_(workers), timeout_(timeout_ms), seen_(workers.size(), {0, Clock::now()}) {}
+
+  absl::Status Look() {
+    for (size_t i = 0; i < workers_.size(); ++i) {
+      const int64_t done = workers_[i]->bytes_done, total = workers_[i]->bytes_total;
+      if (done != seen_[i].bytes) seen_[i] = {done, Clock::now()};
+      if (done == total || Clock::now() - seen_[i].changed < timeout_) continue;
+      return absl::DeadlineExceededError(
+          fmt::format("{} made no progress in loading for {:g} s ({} of {} bytes done)",
+                      workers_[i]->name(), timeout_.count() / 1000.0, done, total));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  struct Seen {
+    int64_t bytes;
+    Clock::time_point changed;
+  };
+  const std::vector<std::unique_ptr<WorkerHandle>>& workers_;
+  const std::chrono::milliseconds timeout_;
+  std::vector<Seen> seen_;  // [n_ranks]
+};
 
 }  // namespace
 
@@ -181,8 +214,12 @@ absl::Status FleetStarter::StartWorkers() {
         std::make_unique<WorkerHandle>(rank, std::move(processes[rank]), channel, address));
   }
   Fleet* fleet = fleet_.get();
+  Supervisor::Look look;
+  if (std::find(watched.begin(), watched.end(), nullptr) != watched.end()) {
+    look = [fleet] { fleet->LookAtConnections(); };
+  }
   fleet_->supervisor_ = std::make_unique<Supervisor>(
-      std::move(watched), [fleet](int32_t rank) { fleet->OnWorkerEnd(rank); });
+      std::move(watched), [fleet](int32_t rank) { fleet->OnWorkerEnd(rank); }, std::move(look));
   return absl::OkStatus();
 }
 
@@ -226,26 +263,56 @@ worker::v1::ConfigureRequest FleetStarter::ConfigureRequestFor(int32_t rank) con
   return request;
 }
 
+absl::Status FleetStarter::CallAll(const std::function<absl::Status(size_t index)>& call,
+                                   const std::function<absl::Status()>& look) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  size_t n_left = fleet_->workers_.size();
+  int32_t failed_rank = -1;
+  absl::Status failure;  // of failed_rank, or of `look`
+  std::thread calls([&] {
+    fleet_->OnAllWorkers([&](size_t i) {
+      const absl::Status status = call(i);
+      std::lock_guard<std::mutex> lock(mutex);
+      if (!status.ok() && failure.ok()) {
+        failure = status;
+        failed_rank = static_cast<int32_t>(i);
+      }
+      --n_left;
+      changed.notify_all();
+    });
+  });
+  std::unique_lock<std::mutex> lock(mutex);
+  while (!changed.wait_for(lock, kLook, [&] { return n_left == 0; })) {
+    if (failure.ok()) failure = look();
+    if (failure.ok() && !is_cancelled()) continue;
+    // Every time, as a call may just have been about to start.
+    for (const auto& worker : fleet_->workers_) worker->CancelCall();
+  }
+  lock.unlock();
+  calls.join();
+  if (is_cancelled()) return absl::CancelledError("the start was cancelled");
+  return failed_rank < 0 ? failure : fleet_->LostWorker(failed_rank, failure);
+}
+
 absl::Status FleetStarter::ConfigureWorkers() {
-  for (int32_t rank = 0; rank < fleet_->plan_.n_ranks(); ++rank) {
-    auto response = fleet_->workers_[rank]->Configure(ConfigureRequestFor(rank));
-    if (!response.ok()) return fleet_->LostWorker(rank, response.status());
-    fleet_->workers_[rank]->bytes_total = response->weight_bytes();
-    fleet_->isa_ = rank == 0 || fleet_->isa_ == response->isa() ? response->isa() : "mixed";
+  std::vector<worker::v1::ConfigureResponse> responses(fleet_->workers_.size());
+  const auto configure = [&](size_t i) -> absl::Status {
+    ASSIGN_OR_RETURN(responses[i],
+                     fleet_->workers_[i]->Configure(ConfigureRequestFor(static_cast<int32_t>(i))));
+    return absl::OkStatus();
+  };
+  RETURN_IF_ERROR(CallAll(configure, [] { return absl::OkStatus(); }));
+  fleet_->isa_ = responses[0].isa();
+  for (size_t i = 0; i < responses.size(); ++i) {
+    fleet_->workers_[i]->bytes_total = responses[i].weight_bytes();
+    if (responses[i].isa() != fleet_->isa_) fleet_->isa_ = "mixed";
   }
   return absl::OkStatus();
 }
 
 absl::Status FleetStarter::LoadShards() {
-  std::vector<absl::Status> results(fleet_->workers_.size());
-  std::atomic<size_t> n_done{0};
-  std::vector<std::thread> calls;
-  for (size_t i = 0; i < fleet_->workers_.size(); ++i) {
-    calls.emplace_back([&, i] {
-      results[i] = fleet_->workers_[i]->LoadShard();
-      ++n_done;
-    });
-  }
+  LoadWatch watch(fleet_->workers_, options_.load_timeout_ms);
   const auto report = [&] {
     int64_t done = 0, total = 0;
     for (const auto& worker : fleet_->workers_) {
@@ -254,32 +321,28 @@ absl::Status FleetStarter::LoadShards() {
     }
     if (on_progress_) on_progress_(done, total);
   };
-  while (n_done < calls.size()) {
+  const auto look = [&] {
     report();
-    if (is_cancelled()) {
-      for (const auto& worker : fleet_->workers_) worker->CancelLoad();
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  }
-  for (std::thread& call : calls) call.join();
+    return watch.Look();
+  };
+  RETURN_IF_ERROR(CallAll([&](size_t i) { return fleet_->workers_[i]->LoadShard(); }, look));
   report();
-  if (is_cancelled()) return absl::CancelledError("loading was cancelled");
-  for (size_t i = 0; i < results.size(); ++i) {
-    if (!results[i].ok()) return fleet_->LostWorker(static_cast<int32_t>(i), results[i]);
-  }
   return absl::OkStatus();
 }
 
 absl::Status FleetStarter::ConnectExchange() {
+  const auto attach = [&](size_t i) {
+    return UsesSharedMemory(static_cast<int32_t>(i)) ? fleet_->workers_[i]->AttachSegment()
+                                                     : absl::OkStatus();
+  };
+  RETURN_IF_ERROR(CallAll(attach, [] { return absl::OkStatus(); }));
   for (int32_t rank = 0; rank < fleet_->plan_.n_ranks(); ++rank) {
-    WorkerHandle& worker = *fleet_->workers_[rank];
-    if (UsesSharedMemory(rank)) {
-      RETURN_IF_ERROR(worker.AttachSegment());
-    } else {
-      worker.StartProxy(fleet_->segment_.get(), fleet_->plan_.vocab[rank]);
-    }
+    if (UsesSharedMemory(rank)) continue;
+    fleet_->workers_[rank]->StartProxy(fleet_->segment_.get(), fleet_->plan_.vocab[rank]);
   }
-  return absl::OkStatus();
+  std::lock_guard<std::mutex> lock(fleet_->mutex_);
+  fleet_->is_standing_ = true;
+  return fleet_->failure_;
 }
 
 }  // namespace thermocline

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 
 #include "coordinator/engine/fleet.h"
@@ -24,6 +25,11 @@ class FleetStarter {
   absl::Status LoadShards();
   absl::Status ConnectExchange();
 
+  // Makes a start-up call to all workers at the same time. When one of them fails, when `look`,
+  // which is called now and then meanwhile, does, or when the start is cancelled, the other calls
+  // are cancelled; the error is the first one, or Cancelled.
+  absl::Status CallAll(const std::function<absl::Status(size_t index)>& call,
+                       const std::function<absl::Status()>& look);
   worker::v1::ConfigureRequest ConfigureRequestFor(int32_t rank) const;
   bool UsesSharedMemory(int32_t rank) const;
   bool is_cancelled() const { return cancelled_ != nullptr && cancelled_->load(); }

@@ -1,11 +1,27 @@
 // Calls on one worker's stub.
 #include "coordinator/engine/worker_handle.h"
 
+#include <chrono>
+
 #include "common/rpc/status.h"
 #include "common/util/version.h"
 #include "fmt/format.h"
 
 namespace thermocline {
+namespace {
+
+// For answers that take no work, or little.
+constexpr std::chrono::seconds kConfigure(30);  // also to come up, for a worker on an address
+constexpr std::chrono::seconds kAttach(30);
+constexpr std::chrono::seconds kStats(10);
+// From the first byte of a test's buffer that is touched to the last read of it.
+constexpr std::chrono::seconds kReadTest(120);
+
+void SetTimeout(grpc::ClientContext* context, std::chrono::seconds timeout) {
+  context->set_deadline(std::chrono::system_clock::now() + timeout);
+}
+
+}  // namespace
 
 WorkerHandle::WorkerHandle(int32_t rank, std::unique_ptr<WorkerProcess> process,
                            std::shared_ptr<grpc::Channel> channel, std::string address)
@@ -26,17 +42,35 @@ std::string WorkerHandle::name() const {
 
 absl::Status WorkerHandle::Named(const grpc::Status& status) const {
   if (status.ok()) return absl::OkStatus();
+  if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
+    return absl::DeadlineExceededError(fmt::format("{} did not answer in time", name()));
+  }
   const absl::Status plain = FromGrpc(status);
   return absl::Status(plain.code(), fmt::format("{}: {}", name(), std::string(plain.message())));
 }
 
+bool WorkerHandle::IsConnected() const {
+  return channel_->GetState(/*try_to_connect=*/false) == GRPC_CHANNEL_READY;
+}
+
+grpc::ClientContext* WorkerHandle::NewCall() {
+  std::lock_guard<std::mutex> lock(call_mutex_);
+  call_ = std::make_unique<grpc::ClientContext>();
+  return call_.get();
+}
+
+void WorkerHandle::CancelCall() {
+  std::lock_guard<std::mutex> lock(call_mutex_);
+  if (call_ != nullptr) call_->TryCancel();
+}
+
 absl::StatusOr<worker::v1::ConfigureResponse> WorkerHandle::Configure(
     const worker::v1::ConfigureRequest& request) {
-  grpc::ClientContext context;
-  context.set_wait_for_ready(true);
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+  grpc::ClientContext* context = NewCall();
+  context->set_wait_for_ready(true);
+  SetTimeout(context, kConfigure);
   worker::v1::ConfigureResponse response;
-  const grpc::Status status = stub_->Configure(&context, request, &response);
+  const grpc::Status status = stub_->Configure(context, request, &response);
   if (!status.ok()) return Named(status);
   if (response.version() != kVersion) {
     return absl::FailedPreconditionError(
@@ -47,11 +81,7 @@ absl::StatusOr<worker::v1::ConfigureResponse> WorkerHandle::Configure(
 }
 
 absl::Status WorkerHandle::LoadShard() {
-  {
-    std::lock_guard<std::mutex> lock(load_mutex_);
-    load_context_ = std::make_unique<grpc::ClientContext>();
-  }
-  const auto reader = stub_->LoadShard(load_context_.get(), worker::v1::LoadShardRequest());
+  const auto reader = stub_->LoadShard(NewCall(), worker::v1::LoadShardRequest());
   worker::v1::LoadProgress progress;
   while (reader->Read(&progress)) {
     bytes_total = progress.bytes_total();
@@ -60,16 +90,11 @@ absl::Status WorkerHandle::LoadShard() {
   return Named(reader->Finish());
 }
 
-void WorkerHandle::CancelLoad() {
-  std::lock_guard<std::mutex> lock(load_mutex_);
-  if (load_context_ != nullptr) load_context_->TryCancel();
-}
-
 absl::Status WorkerHandle::AttachSegment() {
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+  grpc::ClientContext* context = NewCall();
+  SetTimeout(context, kAttach);
   worker::v1::AttachSegmentResponse response;
-  return Named(stub_->AttachSegment(&context, worker::v1::AttachSegmentRequest(), &response));
+  return Named(stub_->AttachSegment(context, worker::v1::AttachSegmentRequest(), &response));
 }
 
 void WorkerHandle::StartProxy(Segment* segment, Range vocab) {
@@ -80,6 +105,7 @@ void WorkerHandle::StartProxy(Segment* segment, Range vocab) {
 absl::StatusOr<std::unique_ptr<WorkerHandle::ReadTest>> WorkerHandle::PrepareReadTest(
     int64_t buffer_bytes) {
   auto test = std::make_unique<ReadTest>();
+  SetTimeout(&test->context, kReadTest);
   test->stream = stub_->Measure(&test->context);
   worker::v1::MeasureRequest request;
   request.set_buffer_bytes(buffer_bytes);
@@ -100,7 +126,7 @@ absl::StatusOr<worker::v1::MeasureResponse> WorkerHandle::Read(ReadTest& test) {
 
 absl::StatusOr<worker::v1::StatsResponse> WorkerHandle::Stats() {
   grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+  SetTimeout(&context, kStats);
   worker::v1::StatsResponse response;
   const grpc::Status status = stub_->Stats(&context, worker::v1::StatsRequest(), &response);
   if (!status.ok()) return Named(status);

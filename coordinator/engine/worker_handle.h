@@ -28,14 +28,20 @@ class WorkerHandle {
   std::string name() const;
   WorkerProcess* process() const { return process_.get(); }
 
-  // Calls; errors are prefixed with name().
+  // Whether the connection stands, as far as is known: gRPC looks at one that carries nothing every
+  // 5 s. For a worker on an address.
+  bool IsConnected() const;
+
+  // Calls; errors are prefixed with name(). Configure, LoadShard and AttachSegment are made one
+  // after another and can be cancelled meanwhile, from another thread.
   absl::StatusOr<worker::v1::ConfigureResponse> Configure(
       const worker::v1::ConfigureRequest& request);
   // Blocks until the shard is loaded; bytes_done and bytes_total move meanwhile.
   absl::Status LoadShard();
-  void CancelLoad();
   absl::Status AttachSegment();
-  // A buffer of the worker that is read once by each Read; it lasts as long as the test.
+  void CancelCall();
+  // A buffer of the worker that is read once by each Read; it lasts as long as the test, which may
+  // take two minutes.
   struct ReadTest {
     grpc::ClientContext context;
     std::unique_ptr<
@@ -55,6 +61,7 @@ class WorkerHandle {
 
  private:
   absl::Status Named(const grpc::Status& status) const;
+  grpc::ClientContext* NewCall();  // its context, until the next one
 
   const int32_t rank_;
   const std::string address_;
@@ -62,8 +69,8 @@ class WorkerHandle {
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<worker::v1::Worker::Stub> stub_;
   std::unique_ptr<RankProxy> proxy_;
-  std::mutex load_mutex_;
-  std::unique_ptr<grpc::ClientContext> load_context_;
+  std::mutex call_mutex_;
+  std::unique_ptr<grpc::ClientContext> call_;  // guarded by call_mutex_
 };
 
 }  // namespace thermocline

@@ -26,6 +26,7 @@ namespace {
 // Where a spawned worker finds what it inherits.
 constexpr int kControlFd = 3, kLifelineFd = 4, kSegmentFd = 5, kFirstFree = 6;
 constexpr int kEndTimeoutMs = 3000;
+constexpr int kLookMs = 500;
 
 // A socket pair whose ends are both above the numbers that a worker's descriptors get.
 absl::StatusOr<std::array<int, 2>> SocketPair() {
@@ -39,6 +40,9 @@ absl::StatusOr<std::array<int, 2>> SocketPair() {
     close(low[i]);
   }
   if (high[0] < 0 || high[1] < 0) {
+    for (const int fd : high) {
+      if (fd >= 0) close(fd);
+    }
     return absl::ResourceExhaustedError(
         fmt::format("no descriptor for a worker: {}", std::strerror(errno)));
   }
@@ -125,14 +129,19 @@ std::string WorkerProcess::DescribeEnd() {
   while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
   }
   is_reaped_ = true;
-  end_ = WIFSIGNALED(status) ? fmt::format("was killed by signal {}", WTERMSIG(status))
-                             : fmt::format("exited with code {}", WEXITSTATUS(status));
+  if (!WIFSIGNALED(status)) {
+    end_ = fmt::format("exited with code {}", WEXITSTATUS(status));
+  } else {
+    end_ = fmt::format("was killed by signal {}{}", WTERMSIG(status),
+                       WTERMSIG(status) == SIGKILL ? " (out of memory?)" : "");
+  }
   return end_;
 }
 
-Supervisor::Supervisor(std::vector<const WorkerProcess*> processes, OnEnd on_end)
+Supervisor::Supervisor(std::vector<const WorkerProcess*> processes, OnEnd on_end, Look look)
     : processes_(std::move(processes)),
       on_end_(std::move(on_end)),
+      look_(std::move(look)),
       stop_fd_(eventfd(0, EFD_CLOEXEC)) {
   THERMOCLINE_CHECK(stop_fd_ >= 0);
   thread_ = std::thread([this] { Watch(); });
@@ -151,8 +160,10 @@ void Supervisor::Watch() {
     fds.push_back({process == nullptr ? -1 : process->pidfd(), POLLIN, 0});
   }
   for (;;) {
-    if (poll(fds.data(), fds.size(), -1) < 0 && errno != EINTR) return;
-    if (fds[0].revents != 0) return;
+    const int n_ready = poll(fds.data(), fds.size(), look_ ? kLookMs : -1);
+    if (n_ready < 0 && errno == EINTR) continue;  // revents are those of the call before
+    if (n_ready < 0 || fds[0].revents != 0) return;
+    if (look_) look_();
     for (size_t i = 1; i < fds.size(); ++i) {
       if (fds[i].fd < 0 || fds[i].revents == 0) continue;
       fds[i].fd = -1;  // ended once; poll skips it from now on

@@ -50,14 +50,17 @@ class WorkerProcess {
 class Supervisor {
  public:
   using OnEnd = std::function<void(int32_t index)>;
+  // For what can't be watched by a process: called twice a second. May be null.
+  using Look = std::function<void()>;
   // Processes (null entries are skipped) must outlive it; index is the position in the list.
-  Supervisor(std::vector<const WorkerProcess*> processes, OnEnd on_end);
+  Supervisor(std::vector<const WorkerProcess*> processes, OnEnd on_end, Look look);
   ~Supervisor();  // stops watching; no call runs after it
 
  private:
   void Watch();
   std::vector<const WorkerProcess*> processes_;
   OnEnd on_end_;
+  Look look_;
   int stop_fd_;
   std::thread thread_;
 };

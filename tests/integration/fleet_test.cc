@@ -13,14 +13,24 @@
 #include <filesystem>
 #include <fstream>
 #include <thread>
+#include <utility>
 
+#include "common/rpc/channel.h"
+#include "common/util/version.h"
 #include "fmt/format.h"
+#include "proto/worker.grpc.pb.h"
 
 namespace thermocline::testing {
 namespace {
 
 using ::testing::HasSubstr;
 using Clock = std::chrono::steady_clock;
+
+// As every program does it first.
+class Grpc : public ::testing::Environment {
+  void SetUp() override { PrepareGrpc(); }
+};
+const auto* const kGrpc = ::testing::AddGlobalTestEnvironment(new Grpc);
 
 const char* const kModel = THERMOCLINE_SOURCE_DIR "/tests/models/reluctant-13m-q8_0.gguf";
 
@@ -137,30 +147,85 @@ TEST(Fleet, StatsTellTheCarrierAndWhereWeightsLie) {
   }
 }
 
-TEST(Fleet, WorkersOnAnAddressJoinByThePlan) {
-  const std::string path = fmt::format("/tmp/thermocline_fleet_test.{}.sock", getpid());
-  const pid_t pid = fork();
-  if (pid == 0) {
-    const std::string listen = "--listen=unix:" + path;
+// A cpu_worker that listens on a Unix socket.
+class ListeningWorker {
+ public:
+  ListeningWorker() : path_(fmt::format("/tmp/thermocline_fleet_test.{}.sock", getpid())) {
+    pid_ = fork();
+    if (pid_ != 0) return;
+    const std::string listen = "--listen=" + address();
     execl(THERMOCLINE_BIN_DIR "/cpu_worker", "cpu_worker", listen.c_str(), nullptr);
     _exit(127);
   }
+  ~ListeningWorker() {
+    if (pid_ > 0) End(SIGKILL);
+    std::filesystem::remove(path_);
+  }
+  std::string address() const { return "unix:" + path_; }
+  // Its wait status.
+  int End(int signal) {
+    int status = 0;
+    kill(pid_, signal);
+    waitpid(std::exchange(pid_, -1), &status, 0);
+    return status;
+  }
+
+ private:
+  std::string path_;
+  pid_t pid_ = -1;
+};
+
+// A plan file for two workers, the second one at this address.
+class PlanFile {
+ public:
+  explicit PlanFile(const std::string& address)
+      : path_(fmt::format("/tmp/thermocline_fleet_test.{}.json", getpid())) {
+    FleetOptions options = Options();
+    options.n_workers = 2;
+    Plan plan = Start(options)->plan();
+    plan.ranks[1].address = address;
+    EXPECT_TRUE(WritePlan(plan, path_).ok());
+  }
+  ~PlanFile() { std::filesystem::remove(path_); }
+  FleetOptions FleetOf() const {
+    FleetOptions options = Options();
+    options.plan_path = path_;
+    return options;
+  }
+
+ private:
+  std::string path_;
+};
+
+TEST(Fleet, WorkersOnAnAddressJoinByThePlan) {
+  ListeningWorker worker;
   FleetOptions options = Options();
   options.n_workers = 2;
   const std::vector<float> expected = Logits(*Start(options));
-  Plan plan = Start(options)->plan();
-  plan.ranks[1].address = "unix:" + path;
-  options.plan_path = fmt::format("/tmp/thermocline_fleet_test.{}.json", getpid());
-  ASSERT_TRUE(WritePlan(plan, options.plan_path).ok());
+  const PlanFile plan(worker.address());
   for (int round = 0; round < 2; ++round) {  // the worker serves one fleet after another
-    EXPECT_EQ(Logits(*Start(options)), expected);
+    EXPECT_EQ(Logits(*Start(plan.FleetOf())), expected);
   }
-  std::filesystem::remove(options.plan_path);
-  kill(pid, SIGTERM);
-  int status = 0;
-  waitpid(pid, &status, 0);
+  const int status = worker.End(SIGTERM);
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-  std::filesystem::remove(path);
+}
+
+TEST(Fleet, AnIdleWorkerOnAnAddressThatDiesIsMissed) {
+  ListeningWorker worker;
+  const PlanFile plan(worker.address());
+  const auto fleet = Start(plan.FleetOf());
+  ASSERT_TRUE(fleet->Run(Prompt()).ok());
+  std::this_thread::sleep_for(std::chrono::seconds(1));  // some looks at a connection that stands
+  ASSERT_TRUE(fleet->state().ok()) << fleet->state();
+  const Clock::time_point killed = Clock::now();
+  worker.End(SIGKILL);
+  while (fleet->state().ok() && Clock::now() - killed < std::chrono::seconds(8)) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_EQ(fleet->state().message(),
+            fmt::format("worker 1 ({}) is lost: the connection to it ended", worker.address()));
+  RecordProperty("noticed_ms",
+                 static_cast<int>((Clock::now() - killed) / std::chrono::milliseconds(1)));
 }
 
 class Failure : public ::testing::TestWithParam<const char*> {
@@ -305,6 +370,76 @@ TEST(FleetStart, CanBeCancelledWhileLoading) {
   const auto fleet = Fleet::Start(Options(), nullptr, &cancelled);
   EXPECT_TRUE(absl::IsCancelled(fleet.status())) << fleet.status();
   EXPECT_TRUE(WorkersOf(getpid()).empty());
+}
+
+// Starts a fleet and cancels that after 200 ms; expects it to end soon after.
+void ExpectCancellable(const FleetOptions& options) {
+  std::atomic<bool> cancelled = false;
+  Clock::time_point asked;
+  std::thread canceller([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    asked = Clock::now();
+    cancelled = true;
+  });
+  const auto fleet = Fleet::Start(options, nullptr, &cancelled);
+  canceller.join();
+  EXPECT_TRUE(absl::IsCancelled(fleet.status())) << fleet.status();
+  EXPECT_LT(Clock::now() - asked, std::chrono::seconds(1));
+}
+
+TEST(FleetStart, CanBeCancelledWhileAWorkerIsAwaited) {
+  const PlanFile plan("unix:/tmp/thermocline_no_such_worker.sock");
+  ExpectCancellable(plan.FleetOf());
+}
+
+// A worker that takes its configuration and never loads.
+class HangingWorker : public worker::v1::Worker::Service {
+ public:
+  HangingWorker() : path_(fmt::format("/tmp/thermocline_hanging.{}.sock", getpid())) {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort(address(), grpc::InsecureServerCredentials());
+    builder.RegisterService(this);
+    server_ = builder.BuildAndStart();
+  }
+  ~HangingWorker() override { server_->Shutdown(std::chrono::system_clock::now()); }
+  std::string address() const { return "unix:" + path_; }
+
+  grpc::Status Configure(grpc::ServerContext*, const worker::v1::ConfigureRequest*,
+                         worker::v1::ConfigureResponse* response) override {
+    response->set_version(kVersion);
+    response->set_weight_bytes(1000);
+    return grpc::Status::OK;
+  }
+  grpc::Status LoadShard(grpc::ServerContext* context, const worker::v1::LoadShardRequest*,
+                         grpc::ServerWriter<worker::v1::LoadProgress>*) override {
+    while (!context->IsCancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    return grpc::Status::CANCELLED;
+  }
+
+ private:
+  std::string path_;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+TEST(FleetStart, CanBeCancelledWhileAWorkerHangsInLoading) {
+  const HangingWorker worker;
+  const PlanFile plan(worker.address());
+  ExpectCancellable(plan.FleetOf());
+}
+
+TEST(FleetStart, AWorkerThatHangsInLoadingIsGivenUpAndNamed) {
+  const HangingWorker worker;
+  const PlanFile plan(worker.address());
+  FleetOptions options = plan.FleetOf();
+  options.load_timeout_ms = 500;
+  const Clock::time_point start = Clock::now();
+  const absl::Status status = Fleet::Start(options, nullptr, nullptr).status();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
+  EXPECT_EQ(
+      status.message(),
+      fmt::format("worker 1 ({}) made no progress in loading for 0.5 s (0 of 1000 bytes done)",
+                  worker.address()));
+  EXPECT_LT(Clock::now() - start, std::chrono::seconds(3));
 }
 
 }  // namespace
