@@ -118,9 +118,12 @@ absl::StatusOr<int64_t> Inference::Prefill(const std::vector<int32_t>& tokens,
   slot_tokens_.resize(n_cached);
   for (size_t begin = n_cached; begin < tokens.size();) {
     if (is_cancelled()) return CancelledByCaller();
-    const size_t n = std::min<size_t>(stepper_->batch_size(), tokens.size() - begin);
+    const int64_t most = std::min(stepper_->batch_size(), pace_.n_tokens());
+    const size_t n = std::min<size_t>(most, tokens.size() - begin);
+    const Clock::time_point start = Clock::now();
     RETURN_IF_ERROR(Step(absl::MakeConstSpan(tokens).subspan(begin, n),
                          /*wants_logits=*/begin + n == tokens.size()));
+    pace_.Took(n, MillisecondsSince(start) / 1e3);
     begin += n;
   }
   return static_cast<int64_t>(n_cached);

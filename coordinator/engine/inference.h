@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "coordinator/engine/prefill_pace.h"
 #include "coordinator/engine/request.h"
 #include "coordinator/engine/stepper.h"
 #include "proto/inference.pb.h"
@@ -56,6 +57,7 @@ class Inference {
   std::condition_variable turn_changed_;
   std::deque<uint64_t> queue_;  // tickets; the front one runs
   uint64_t next_ticket_ = 0;
+  PrefillPace pace_;                  // as measured by all requests so far
   std::vector<int32_t> slot_tokens_;  // what slot 0's KV cache holds
 };
 

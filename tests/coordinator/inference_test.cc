@@ -5,7 +5,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cmath>
+#include <thread>
 
 #include "tests/testing/fake_stepper.h"
 
@@ -133,6 +135,49 @@ TEST(Inference, LongPromptsAreCutIntoSteps) {
   const Answer answer = Ask(engine.inference, Greedy("0123456789abcdefgh"));
   EXPECT_EQ(answer.text, "ij");
   EXPECT_THAT(engine.stepper->step_sizes, ElementsAre(8, 8, 3, 1, 1));
+}
+
+TEST(PrefillPace, GrowsWhileStepsAreShort) {
+  PrefillPace pace;
+  EXPECT_EQ(pace.n_tokens(), 32);
+  pace.Took(32, 0.1);
+  EXPECT_EQ(pace.n_tokens(), 64);
+  pace.Took(10, 0.1);  // the end of a prompt
+  EXPECT_EQ(pace.n_tokens(), 64);
+  pace.Took(64, 0.3);  // long enough
+  EXPECT_EQ(pace.n_tokens(), 64);
+}
+
+TEST(PrefillPace, ShrinksToWhatFitsHalfASecondButNotToNothing) {
+  PrefillPace pace;
+  pace.Took(32, 0.1);
+  pace.Took(64, 1.0);
+  EXPECT_EQ(pace.n_tokens(), 32);
+  pace.Took(1, 0.6);
+  EXPECT_EQ(pace.n_tokens(), 16);
+  pace.Took(16, 100.0);
+  EXPECT_EQ(pace.n_tokens(), 16);
+}
+
+TEST(Inference, LongPromptsStartWithShortStepsAndTheRateIsRemembered) {
+  Engine engine("", 4096, /*batch_size=*/256);
+  ASSERT_TRUE(Ask(engine.inference, Greedy(std::string(499, 'a'), 0)).status.ok());
+  EXPECT_THAT(engine.stepper->step_sizes, ElementsAre(32, 64, 128, 256, 20));
+  engine.stepper->step_sizes.clear();
+  ASSERT_TRUE(Ask(engine.inference, Greedy(std::string(499, 'b'), 0)).status.ok());
+  EXPECT_THAT(engine.stepper->step_sizes, ElementsAre(256, 243));  // it begins with BOS, too
+}
+
+TEST(Inference, StepsOfASlowModelAreCutSoThatCancellingIsSeen) {
+  Engine engine("", 4096, /*batch_size=*/256);
+  engine.stepper->before_step = [] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(800));
+    return absl::OkStatus();
+  };
+  ASSERT_TRUE(Ask(engine.inference, Greedy(std::string(49, 'a'), 0)).status.ok());
+  ASSERT_EQ(engine.stepper->step_sizes.size(), 2u);
+  EXPECT_EQ(engine.stepper->step_sizes[0], 32);
+  EXPECT_LE(engine.stepper->step_sizes[1], 20);
 }
 
 TEST(Inference, TokensOfTheRequestBeforeAreNotComputedAgain) {
