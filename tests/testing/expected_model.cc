@@ -1,6 +1,8 @@
 // Reads NAME.expected.gguf.
 #include "tests/testing/expected_model.h"
 
+#include <algorithm>
+#include <cctype>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -30,6 +32,17 @@ std::string FindModel(const std::string& file_name) {
     if (std::string path = folder + "/" + file_name; std::filesystem::exists(path)) return path;
   }
   return "";
+}
+
+bool RequiresModels() {
+  const char* value = std::getenv("THERMOCLINE_REQUIRE_MODELS");
+  return value != nullptr && std::string(value) == "1";
+}
+
+std::string TestNameOf(std::string file_name) {
+  std::replace_if(
+      file_name.begin(), file_name.end(), [](unsigned char c) { return !std::isalnum(c); }, '_');
+  return file_name;
 }
 
 absl::StatusOr<ExpectedModel> LoadExpectedModel(const std::string& path) {

@@ -29,6 +29,9 @@ struct ExpectedModel {
 // Where models lie: the project's own tests/models, and the folder that the environment variable
 // THERMOCLINE_MODELS names, if set. "" when no folder has the file.
 std::string FindModel(const std::string& file_name);
+// Whether a test must fail, not be skipped, without its files: THERMOCLINE_REQUIRE_MODELS=1.
+bool RequiresModels();
+std::string TestNameOf(std::string file_name);  // letters, digits and underscores
 absl::StatusOr<ExpectedModel> LoadExpectedModel(const std::string& path);
 
 }  // namespace thermocline::testing
