@@ -44,28 +44,30 @@ absl::Status MeasureFleet(const Program& program, const BenchOptions& options,
                           const FleetOptions& fleet_options, std::vector<BenchRow>* rows) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Fleet> fleet, StartFleet(program, fleet_options));
   ASSIGN_OR_RETURN(BenchRow row, CommonColumns(options, fleet.get()));
-  ASSIGN_OR_RETURN(const double read_before,
-                   fleet->MeasureReadGbps(kReadBufferBytes, kReadRepeats));
-  BenchTests tests(fleet.get());
-  std::vector<BenchRow> measured;
+  // The bandwidth of a shared machine changes within seconds, so it is measured between the
+  // repeats; the median stands beside theirs.
+  std::vector<double> reads;
+  BenchTests tests(fleet.get(), [&]() -> absl::Status {
+    ASSIGN_OR_RETURN(const double read, fleet->MeasureReadGbps(kReadBufferBytes, kReadRepeats));
+    reads.push_back(read);
+    return absl::OkStatus();
+  });
+  const auto add_row = [&] {
+    row.read_gbps = Median(std::exchange(reads, {}));
+    rows->push_back(row);
+  };
   for (const int64_t n_prompt : options.n_prompt) {
     if (n_prompt == 0) continue;
     row.n_prompt = n_prompt;
     ASSIGN_OR_RETURN(row.samples_ts, tests.Prefill(n_prompt, options.n_repeats));
-    measured.push_back(row);
+    add_row();
   }
   row.n_prompt = 0;
   for (const int64_t n_gen : options.n_gen) {
     if (n_gen == 0) continue;
     row.n_gen = n_gen;
     ASSIGN_OR_RETURN(row.samples_ts, tests.Decode(n_gen, options.n_repeats));
-    measured.push_back(row);
-  }
-  // The machine's bandwidth drifts: measured before and after, the better one counts.
-  ASSIGN_OR_RETURN(const double read_after, fleet->MeasureReadGbps(kReadBufferBytes, kReadRepeats));
-  for (BenchRow& finished : measured) {
-    finished.read_gbps = std::max(read_before, read_after);
-    rows->push_back(std::move(finished));
+    add_row();
   }
   return absl::OkStatus();
 }

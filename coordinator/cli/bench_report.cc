@@ -8,12 +8,13 @@
 
 namespace thermocline {
 
-double BenchRow::MedianTs() const {
-  std::vector<double> sorted = samples_ts;
-  std::sort(sorted.begin(), sorted.end());
-  const size_t middle = sorted.size() / 2;
-  return sorted.size() % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+double Median(std::vector<double> samples) {
+  std::sort(samples.begin(), samples.end());
+  const size_t middle = samples.size() / 2;
+  return samples.size() % 2 == 1 ? samples[middle] : (samples[middle - 1] + samples[middle]) / 2;
 }
+
+double BenchRow::MedianTs() const { return Median(samples_ts); }
 
 double BenchRow::BandwidthShare() const {
   return MedianTs() * static_cast<double>(token_bytes) / (read_gbps * 1e9);

@@ -7,6 +7,9 @@
 
 namespace thermocline {
 
+// The mean of the middle two for an even count; at least one sample.
+double Median(std::vector<double> samples);
+
 struct BenchRow {
   std::string model;
   int64_t model_bytes = 0;  // of the file
@@ -18,11 +21,11 @@ struct BenchRow {
   std::string isa;
   std::string sparsity;
   std::vector<double> samples_ts;  // tokens a second, one for each repeat; not empty
-  double read_gbps = 0;     // plain reads by the same threads in the same run, 1e9 bytes a second
+  double read_gbps = 0;     // plain reads by the same threads between the repeats, 1e9 bytes/s
   int64_t token_bytes = 0;  // that a step of one token reads
 
   bool is_decode() const { return n_gen > 0; }
-  double MedianTs() const;  // the mean of the middle two for an even count
+  double MedianTs() const;
   // Of the read bandwidth, by a decode row: MedianTs * token_bytes / read_gbps.
   double BandwidthShare() const;
 };

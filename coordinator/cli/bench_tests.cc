@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <random>
+#include <utility>
 
 #include "common/util/status_macros.h"
 #include "coordinator/cli/stop_signals.h"
@@ -17,7 +18,8 @@ constexpr int64_t kWarmUpSteps = 8;  // of decode: caches, page tables, the CPU'
 
 }  // namespace
 
-BenchTests::BenchTests(Stepper* stepper) : stepper_(stepper), tokens_(kDistinctTokens) {
+BenchTests::BenchTests(Stepper* stepper, std::function<absl::Status()> between)
+    : stepper_(stepper), between_(std::move(between)), tokens_(kDistinctTokens) {
   std::mt19937 random(kSeed);
   const uint32_t n_vocab = static_cast<uint32_t>(stepper->tokenizer().n_vocab());
   for (int32_t& token : tokens_) token = static_cast<int32_t>(random() % n_vocab);
@@ -45,9 +47,11 @@ absl::StatusOr<std::vector<double>> BenchTests::Repeat(int64_t n_tokens, int64_t
   RETURN_IF_ERROR(Run(n_warm_up, step_size).status());
   std::vector<double> samples;
   for (int64_t i = 0; i < n_repeats; ++i) {
+    RETURN_IF_ERROR(between_());
     ASSIGN_OR_RETURN(const double seconds, Run(n_tokens, step_size));
     samples.push_back(static_cast<double>(n_tokens) / seconds);
   }
+  RETURN_IF_ERROR(between_());
   return samples;
 }
 

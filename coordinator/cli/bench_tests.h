@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -12,7 +13,8 @@ namespace thermocline {
 class BenchTests {
  public:
   // Tokens are random but the same in every run.
-  explicit BenchTests(Stepper* stepper);
+  // `between` is called before each repeat and after the last; its error ends the test.
+  BenchTests(Stepper* stepper, std::function<absl::Status()> between);
 
   // Tokens a second of each repeat, after one that does not count. Cancelled when a signal comes.
   // Prefill: n tokens in steps of the batch size, the last one's logits wanted.
@@ -28,6 +30,7 @@ class BenchTests {
   int32_t Token(int64_t position) const { return tokens_[position % tokens_.size()]; }
 
   Stepper* stepper_;
+  std::function<absl::Status()> between_;
   std::vector<int32_t> tokens_;
 };
 

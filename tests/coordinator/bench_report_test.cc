@@ -115,17 +115,23 @@ TEST(BenchOptions, EveryFlagOfTheTableIsKnownOnce) {
 
 TEST(BenchTests, PrefillRunsInStepsOfTheBatchSize) {
   testing::FakeStepper stepper("", /*n_ctx=*/32, /*batch_size=*/8);
-  const auto samples = BenchTests(&stepper).Prefill(20, /*n_repeats=*/2);
+  int n_between = 0;
+  const auto between = [&] { return ++n_between, absl::OkStatus(); };
+  const auto samples = BenchTests(&stepper, between).Prefill(20, /*n_repeats=*/2);
   ASSERT_TRUE(samples.ok()) << samples.status();
   EXPECT_EQ(samples->size(), 2u);
+  EXPECT_EQ(n_between, 3);                                                  // around each repeat
   EXPECT_THAT(stepper.step_sizes, ElementsAre(8, 8, 4, 8, 8, 4, 8, 8, 4));  // the first warms up
 }
 
 TEST(BenchTests, DecodeRunsStepsOfOneToken) {
   testing::FakeStepper stepper("", /*n_ctx=*/32, /*batch_size=*/8);
-  const auto samples = BenchTests(&stepper).Decode(16, /*n_repeats=*/3);
+  int n_between = 0;
+  const auto between = [&] { return ++n_between, absl::OkStatus(); };
+  const auto samples = BenchTests(&stepper, between).Decode(16, /*n_repeats=*/3);
   ASSERT_TRUE(samples.ok()) << samples.status();
   EXPECT_EQ(samples->size(), 3u);
+  EXPECT_EQ(n_between, 4);
   EXPECT_THAT(stepper.step_sizes, Each(1));
   EXPECT_EQ(stepper.step_sizes.size(), 8u + 3 * 16);
 }
