@@ -43,40 +43,8 @@ void tile(const PackedMatrix& w, const uint8_t* group, const QuantizedRows& x, i
   for (int t = 0; t < T; ++t) _mm512_storeu_ps(out + (token + t) * out_stride, acc[t]);
 }
 
-template <class Block>
-void multiply(const PackedMatrix& w, int64_t group_begin, int64_t group_end, const QuantizedRows& x,
-              int64_t n_tokens, float* out, int64_t out_stride) {
-  using Tile =
-      void (*)(const PackedMatrix&, const uint8_t*, const QuantizedRows&, int64_t, float*, int64_t);
-  static constexpr Tile kTiles[kTileTokens] = {tile<Block, 1>, tile<Block, 2>, tile<Block, 3>,
-                                               tile<Block, 4>, tile<Block, 5>, tile<Block, 6>,
-                                               tile<Block, 7>, tile<Block, 8>};
-  for (int64_t g = group_begin; g < group_end; ++g) {  // its weights stay in cache for all tiles
-    const uint8_t* group = w.data + g * w.group_bytes;
-    for (int64_t t = 0; t < n_tokens; t += kTileTokens) {
-      const int64_t left = n_tokens - t;
-      kTiles[(left < kTileTokens ? left : kTileTokens) - 1](
-          w, group, x, t, out + (g - group_begin) * kGroupRows, out_stride);
-    }
-  }
-}
-
 }  // namespace
-
-void matmul_int8(const PackedMatrix& w, int64_t group_begin, int64_t group_end,
-                 const QuantizedRows& x, int64_t n_tokens, float* out, int64_t out_stride) {
-  switch (w.type) {
-    case TensorType::kQ8_0:
-      return multiply<Q8_0>(w, group_begin, group_end, x, n_tokens, out, out_stride);
-    case TensorType::kQ4_0:
-      return multiply<Q4_0>(w, group_begin, group_end, x, n_tokens, out, out_stride);
-    case TensorType::kQ4_K:
-      return multiply<Q4_K>(w, group_begin, group_end, x, n_tokens, out, out_stride);
-    case TensorType::kQ6_K:
-      return multiply<Q6_K>(w, group_begin, group_end, x, n_tokens, out, out_stride);
-    default:
-      __builtin_trap();  // float weights take matmul_f32
-  }
-}
-
 }  // namespace thermocline::kernels::avx512
+
+#define THERMOCLINE_LEVEL avx512
+#include "kernels/cpu/matmul_int8_body.h"
