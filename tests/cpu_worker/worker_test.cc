@@ -120,6 +120,9 @@ TEST_F(WorkerTest, AnotherVersionOrModelIsRefusedWithBothNamed) {
   EXPECT_THAT(ErrorOf(request), HasSubstr("9.9.9"));
   EXPECT_THAT(ErrorOf(request), HasSubstr(kVersion));
   request = Request();
+  request.set_exchange_layout(kExchangeLayout + 7);
+  EXPECT_THAT(ErrorOf(request), HasSubstr(std::to_string(kExchangeLayout + 7)));
+  request = Request();
   request.set_model_hash("0123");
   EXPECT_THAT(ErrorOf(request), HasSubstr("0123"));
   EXPECT_THAT(ErrorOf(request), HasSubstr(hash_));
