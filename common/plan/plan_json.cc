@@ -1,5 +1,4 @@
 // A plan as JSON and back; what it must satisfy is plan.cc.
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -7,8 +6,8 @@
 #include <fstream>
 #include <iterator>
 #include <limits>
-#include <sstream>
 
+#include "absl/strings/str_join.h"
 #include "common/plan/plan.h"
 #include "common/util/status_macros.h"
 #include "fmt/format.h"
@@ -110,30 +109,35 @@ absl::Status ParseLayers(const Json& json, std::vector<LayerPlan>& layers) {
 
 }  // namespace
 
+// One line for each rank and each run of equal layers.
 std::string PlanToJson(const Plan& plan) {
-  Json json;
-  json["version"] = kVersion;
-  json["model"] = plan.model_hash;
-  json["ranks"] = Json::array();
+  std::vector<std::string> ranks, layers;
   for (const RankPlan& rank : plan.ranks) {
     Json entry = {{"kind", "cpu"}, {"node", rank.node}, {"threads", rank.n_threads}};
     if (!rank.address.empty()) entry["address"] = rank.address;
-    json["ranks"].push_back(std::move(entry));
+    ranks.push_back(entry.dump());
   }
-  json["layers"] = Json::array();
   for (size_t first = 0; first < plan.layers.size();) {
     const LayerPlan& layer = plan.layers[first];
     size_t end = first + 1;
     while (end < plan.layers.size() && plan.layers[end] == layer) ++end;
     Json neurons = Json::array();
     for (const std::vector<Range>& ranges : layer.neurons) neurons.push_back(ToJson(ranges));
-    json["layers"].push_back({{"layers", Json::array({first, end})},
-                              {"kv_heads", ToJson(layer.kv_heads)},
-                              {"neurons", std::move(neurons)}});
+    const Json entry = {{"layers", Json::array({first, end})},
+                        {"kv_heads", ToJson(layer.kv_heads)},
+                        {"neurons", std::move(neurons)}};
+    layers.push_back(entry.dump());
     first = end;
   }
-  json["vocab"] = ToJson(plan.vocab);
-  return json.dump(1) + "\n";
+  const auto lines = [](const std::vector<std::string>& entries) {
+    return absl::StrJoin(entries, ",\n  ");
+  };
+  return fmt::format(
+      "{{\n \"version\": {},\n \"model\": {},\n \"ranks\": [\n  {}\n ],\n \"layers\": [\n  {}\n "
+      "],\n "
+      "\"vocab\": {}\n}}\n",
+      kVersion, Json(plan.model_hash).dump(), lines(ranks), lines(layers),
+      ToJson(plan.vocab).dump());
 }
 
 absl::StatusOr<Plan> PlanFromJson(const std::string& text) {
