@@ -64,6 +64,7 @@ absl::Status Write(const Program& program, const MainOptions& options) {
   if (status.ok() || absl::IsCancelled(status)) {
     Timings timings = conversation.timings();
     timings.load_ms = load.count();
+    if (!program.quiet()) std::fputc('\n', stderr);  // the text rarely ends its line
     program.Note("timings\n" + timings.Text());
   }
   return status;
