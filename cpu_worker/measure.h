@@ -13,8 +13,9 @@ namespace thermocline {
 
 class ReadTest {
  public:
-  // A buffer of this size; each thread writes its own part first. ops must outlive the result.
-  static absl::StatusOr<std::unique_ptr<ReadTest>> Create(int32_t n_threads,
+  // A buffer of this size on the node (-1: anywhere); each thread writes its own part first. ops
+  // must outlive the result.
+  static absl::StatusOr<std::unique_ptr<ReadTest>> Create(int32_t n_threads, int32_t node,
                                                           const kernels::Ops* ops,
                                                           int64_t buffer_bytes);
   // Reads all of it once, with the widest loads; in seconds.
@@ -23,6 +24,7 @@ class ReadTest {
 
  private:
   ReadTest(int32_t n_threads, const kernels::Ops* ops, std::unique_ptr<Arena> arena);
+  void Touch();
   Team team_;
   const kernels::Ops* ops_;
   std::unique_ptr<Arena> arena_;

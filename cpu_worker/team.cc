@@ -4,6 +4,8 @@
 #include <system_error>
 
 #include "common/util/check.h"
+#include "common/util/status_macros.h"
+#include "common/util/topology.h"
 
 namespace thermocline {
 
@@ -33,6 +35,14 @@ void Team::Run(const std::function<void(int32_t)>& body) {
   const uint32_t run = ended_.value.load() + 1;
   Advance(started_);
   WaitFor(ended_, run, never_, /*spin_us=*/0, -1);
+}
+
+absl::Status Team::BindToNode(int32_t node) {
+  if (node < 0) return absl::OkStatus();
+  std::vector<absl::Status> results(n_threads_);
+  Run([&](int32_t thread) { results[thread] = BindThreadToNode(node); });
+  for (const absl::Status& result : results) RETURN_IF_ERROR(result);
+  return absl::OkStatus();
 }
 
 void Team::RunLoop(int32_t thread) {

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "common/exchange/wait.h"
 
 namespace thermocline {
@@ -22,6 +23,10 @@ class Team {
   Team& operator=(const Team&) = delete;
 
   int32_t size() const { return n_threads_; }
+
+  // Binds all threads, and what they touch first from now on, to a NUMA node; -1: nowhere. As
+  // BindThreadToNode. Not while a body runs.
+  absl::Status BindToNode(int32_t node);
 
   // Runs body(thread) on all threads and returns when all have ended; the caller sleeps meanwhile.
   // Not from two threads at a time.

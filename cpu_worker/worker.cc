@@ -7,7 +7,6 @@
 
 #include "common/model/tensor_table.h"
 #include "common/util/status_macros.h"
-#include "common/util/topology.h"
 #include "common/util/version.h"
 #include "cpu_worker/configure.h"
 #include "fmt/format.h"
@@ -97,11 +96,13 @@ absl::StatusOr<worker::v1::ConfigureResponse> CpuWorker::SetUp(
   ops_ = &kernels::ops(isa);
   file_ = std::move(file);
   rank_ = request.rank();
+  node_ = request.node();
   epoch_ = request.epoch();
   forward_options_ = {request.f32_activations(), exchange_shape_.max_tokens,
                       exchange_shape_.max_logit_rows};
   team_ = std::make_unique<Team>(request.n_threads(), request.spin_us());
-  RETURN_IF_ERROR(BindTeam(request.node()));
+  // All that is computed is computed by the team, and what it touches first lies on its node.
+  RETURN_IF_ERROR(team_->BindToNode(request.node()));
   phase_ = Phase::kConfigured;
 
   worker::v1::ConfigureResponse response;
@@ -112,15 +113,6 @@ absl::StatusOr<worker::v1::ConfigureResponse> CpuWorker::SetUp(
   response.set_node(request.node());
   response.set_pid(getpid());
   return response;
-}
-
-// All that is computed is computed by the team, and what it touches first lies on its node.
-absl::Status CpuWorker::BindTeam(int32_t node) {
-  if (node < 0) return absl::OkStatus();
-  std::vector<absl::Status> results(team_->size());
-  team_->Run([&](int32_t thread) { results[thread] = BindThreadToNode(node); });
-  for (const absl::Status& result : results) RETURN_IF_ERROR(result);
-  return absl::OkStatus();
 }
 
 absl::Status CpuWorker::LoadShard(const std::function<bool(int64_t, int64_t)>& on_progress) {
@@ -174,9 +166,10 @@ absl::StatusOr<std::unique_ptr<ReadTest>> CpuWorker::PrepareReadTest(int64_t buf
   std::unique_lock<std::mutex> lock(mutex_);
   if (phase_ == Phase::kNew) return Expect(Phase::kConfigured);
   const int32_t n_threads = team_->size();
+  const int32_t node = node_;
   const kernels::Ops* ops = ops_;
   lock.unlock();
-  return ReadTest::Create(n_threads, ops, buffer_bytes);
+  return ReadTest::Create(n_threads, node, ops, buffer_bytes);
 }
 
 worker::v1::StatsResponse CpuWorker::Stats() const {

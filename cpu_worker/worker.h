@@ -48,7 +48,6 @@ class CpuWorker {
   enum class Phase { kNew, kConfigured, kLoaded, kServing };
   absl::Status Expect(Phase phase) const;
   absl::StatusOr<worker::v1::ConfigureResponse> SetUp(const worker::v1::ConfigureRequest& request);
-  absl::Status BindTeam(int32_t node);
   absl::Status MakeForward();
   void Drop();
 
@@ -62,7 +61,7 @@ class CpuWorker {
   std::unique_ptr<Forward> forward_;
   Forward::Options forward_options_;
   std::string carrier_;
-  int32_t rank_ = -1;
+  int32_t rank_ = -1, node_ = -1;
   uint32_t epoch_ = 0;
   ExchangeShape exchange_shape_;
 };

@@ -219,6 +219,14 @@ TEST_P(Contract, NeuronsInSeveralRangesOfARankGiveCloseLogits) {
   }
 }
 
+TEST_P(Contract, ARankSaysThatItWorksMoreThanOnceALayer) {
+  const auto fleet = Fleet(*file_, {1, 1}, 2, options_);
+  ASSERT_TRUE(fleet->Run(tokens_, 0, 128).ok());
+  for (const int32_t rank : {0, 1}) {
+    EXPECT_GT(fleet->segment().heartbeat(rank).value.load(), 2 * GetParam().model.n_layers);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Types, Contract, ::testing::ValuesIn(Shapes()),
                          [](const auto& info) { return std::string(info.param.name); });
 

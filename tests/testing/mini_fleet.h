@@ -42,6 +42,7 @@ class MiniFleet {
   absl::StatusOr<std::vector<float>> Run(const std::vector<int32_t>& tokens, int64_t n_past,
                                          int64_t step_tokens);
   const ModelConfig& config() const { return config_; }
+  Segment& segment() { return *segment_; }
 
  private:
   struct Rank {
