@@ -21,17 +21,17 @@ struct Selection {
 };
 
 struct LayerProfile {
-  std::vector<uint32_t> fired;        // [d_ff], tokens for which the neuron fired
-  Selection sketch[kMaxSketchBits];   // of 1, 2, 3 bits; ReLU models
-  Selection magnitude;                // mode threshold: on |gate|
+  std::vector<uint32_t> fired;       // [d_ff], tokens for which the neuron fired
+  Selection sketch[kMaxSketchBits];  // of 1, 2, 3 bits; ReLU models
+  Selection magnitude;               // mode threshold: on |gate|
   bool operator==(const LayerProfile&) const = default;
 };
 
 struct Profile {
-  std::string model_hash;  // GgufFile::ContentHash
-  std::string text_hash;   // SHA-256 of the calibration text, hexadecimal
-  int64_t n_tokens = 0;    // that were counted
-  float recall = 0;        // that the sketches' thresholds were set for
+  std::string model_hash;            // GgufFile::ContentHash
+  std::string text_hash;             // SHA-256 of the calibration text, hexadecimal
+  int64_t n_tokens = 0;              // that were counted
+  float recall = 0;                  // that the sketches' thresholds were set for
   std::vector<LayerProfile> layers;  // [n_layers]
   bool operator==(const Profile&) const = default;
 };

@@ -1,6 +1,8 @@
 // The names of the sparsity modes.
 #include "common/model/sparsity.h"
 
+#include <iterator>
+
 #include "fmt/format.h"
 
 namespace thermocline {
