@@ -9,6 +9,9 @@
 
 namespace thermocline {
 
+// What counts and indices are stored in; nothing is computed with it.
+inline constexpr TensorType kI32{26};
+
 struct FormatType {
   uint32_t number;
   const char* name;      // as GGUF tools print it: "Q5_K"

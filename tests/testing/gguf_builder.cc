@@ -43,25 +43,6 @@ size_t Aligned(size_t n, size_t alignment) { return (n + alignment - 1) / alignm
 
 }  // namespace
 
-ByteWriter& ByteWriter::PutText(const std::string& text) {
-  bytes_.insert(bytes_.end(), text.begin(), text.end());
-  return *this;
-}
-
-ByteWriter& ByteWriter::PutString(const std::string& text) {
-  return Put(uint64_t{text.size()}).PutText(text);
-}
-
-ByteWriter& ByteWriter::PutBytes(const Bytes& bytes) {
-  bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
-  return *this;
-}
-
-ByteWriter& ByteWriter::PadTo(size_t alignment) {
-  bytes_.resize(Aligned(bytes_.size(), alignment));
-  return *this;
-}
-
 GgufBuilder& GgufBuilder::Magic(const std::string& magic) {
   magic_ = magic;
   return *this;

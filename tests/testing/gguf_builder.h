@@ -7,47 +7,14 @@
 #include <utility>
 #include <vector>
 
+#include "common/gguf/byte_writer.h"
 #include "common/gguf/tensor_type.h"
 
 namespace thermocline::testing {
 
-using Bytes = std::vector<uint8_t>;
-
-// Little-endian values one after another.
-class ByteWriter {
- public:
-  template <typename T>
-  ByteWriter& Put(T value) {
-    const uint8_t* data = reinterpret_cast<const uint8_t*>(&value);
-    bytes_.insert(bytes_.end(), data, data + sizeof(T));
-    return *this;
-  }
-  ByteWriter& PutText(const std::string& text);    // the bytes alone
-  ByteWriter& PutString(const std::string& text);  // GGUF's: u64 length, bytes
-  ByteWriter& PutBytes(const Bytes& bytes);
-  ByteWriter& PadTo(size_t alignment);
-  const Bytes& bytes() const { return bytes_; }
-
- private:
-  Bytes bytes_;
-};
-
-// Numbers of GGUF's value kinds.
-enum class GgufKind : uint32_t {
-  kUint8 = 0,
-  kInt8 = 1,
-  kUint16 = 2,
-  kInt16 = 3,
-  kUint32 = 4,
-  kInt32 = 5,
-  kFloat32 = 6,
-  kBool = 7,
-  kString = 8,
-  kArray = 9,
-  kUint64 = 10,
-  kInt64 = 11,
-  kFloat64 = 12,
-};
+using thermocline::Bytes;
+using thermocline::ByteWriter;
+using thermocline::GgufKind;
 
 class GgufBuilder {
  public:
