@@ -3,6 +3,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -18,8 +19,9 @@ class ByteWriter {
   template <typename T>
   ByteWriter& Put(T value) {
     static_assert(std::is_trivially_copyable_v<T>);
-    const uint8_t* data = reinterpret_cast<const uint8_t*>(&value);
-    bytes_.insert(bytes_.end(), data, data + sizeof(T));
+    const size_t at = bytes_.size();
+    bytes_.resize(at + sizeof(T));
+    std::memcpy(bytes_.data() + at, &value, sizeof(T));
     return *this;
   }
   ByteWriter& PutText(const std::string& text) {  // the bytes alone

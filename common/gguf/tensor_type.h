@@ -16,6 +16,7 @@ enum class TensorType : uint32_t {
   kQ4_0 = 2,
   kQ8_0 = 8,
   kQ4_K = 12,
+  kQ5_K = 13,
   kQ6_K = 14,
   kBF16 = 30,
 };
@@ -43,6 +44,13 @@ struct BlockQ4_K {  // 8 sub-blocks of 32: value = d * sc[j] * q - dmin * m[j]
   uint8_t scales[12];  // 8 scales and 8 mins of 6 bits
   uint8_t qs[128];     // sub-blocks 2i, 2i+1: low, high nibbles of bytes 32i..32i+31
 };
+struct BlockQ5_K {  // as Q4_K, with a fifth bit: of sub-block j in bit j of qh[i]
+  uint16_t d;
+  uint16_t dmin;
+  uint8_t scales[12];
+  uint8_t qh[32];
+  uint8_t qs[128];
+};
 struct BlockQ6_K {  // 16 sub-blocks of 16: value = d * scales[j] * (q - 32)
   uint8_t ql[128];  // low 4 bits
   uint8_t qh[64];   // high 2 bits
@@ -50,7 +58,7 @@ struct BlockQ6_K {  // 16 sub-blocks of 16: value = d * scales[j] * (q - 32)
   uint16_t d;
 };
 static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ8_0) == 34);
-static_assert(sizeof(BlockQ4_K) == 144 && sizeof(BlockQ6_K) == 210);
+static_assert(sizeof(BlockQ4_K) == 144 && sizeof(BlockQ5_K) == 176 && sizeof(BlockQ6_K) == 210);
 
 // One row per supported type: adding a type starts here.
 inline constexpr TypeInfo kTensorTypes[] = {
