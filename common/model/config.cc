@@ -22,6 +22,7 @@ struct Architecture {
 };
 constexpr Architecture kArchitectures[] = {
     {"llama", Activation::kSilu},
+    {"bamboo", Activation::kReluRelu},
 };
 
 struct NamedActivation {
@@ -31,6 +32,7 @@ struct NamedActivation {
 constexpr NamedActivation kActivations[] = {
     {Activation::kRelu, "relu"},
     {Activation::kSilu, "silu"},
+    {Activation::kReluRelu, "relu_relu"},
 };
 
 // Bounds that hold for every model, so that products of dimensions fit in 64 bits with room.
@@ -184,16 +186,26 @@ absl::Status ReadRope(const Keys& keys, ModelConfig* config) {
   return absl::OkStatus();
 }
 
+// What a file that does not name it means. PowerInfer writes its files, and transposes ffn_down,
+// for ReLU models alone.
+Activation DefaultActivation(const GgufFile& file, const Architecture& architecture) {
+  const bool is_powerinfer =
+      file.is_powerinfer() || file.FindTensor("blk.0.ffn_down_t.weight") != nullptr;
+  if (is_powerinfer && !IsRelu(architecture.activation)) return Activation::kRelu;
+  return architecture.activation;
+}
+
 absl::StatusOr<Activation> ReadActivation(const GgufFile& file, const Keys& keys,
                                           const Architecture& architecture) {
-  if (keys.Has("hidden_activation")) {
-    ASSIGN_OR_RETURN(const std::string name, keys.String("hidden_activation"));
-    absl::StatusOr<Activation> activation = ParseActivation(name);
-    if (activation.ok()) return activation;
+  if (!keys.Has("hidden_activation")) return DefaultActivation(file, architecture);
+  ASSIGN_OR_RETURN(const std::string name, keys.String("hidden_activation"));
+  const absl::StatusOr<Activation> activation = ParseActivation(name);
+  if (!activation.ok()) {
     return keys.NotComputed("hidden_activation", std::string(activation.status().message()));
   }
-  // PowerInfer writes its files for ReLU models alone.
-  return file.is_powerinfer() ? Activation::kRelu : architecture.activation;
+  // Bamboo's own configuration says "relu" and means gate and up.
+  const bool is_relu = *activation == Activation::kRelu;
+  return is_relu && IsRelu(architecture.activation) ? architecture.activation : *activation;
 }
 
 }  // namespace

@@ -10,10 +10,14 @@
 
 namespace thermocline {
 
-enum class Activation { kRelu, kSilu };
+// Of an FFN: act(gate) * up; of kReluRelu relu(gate) * relu(up).
+enum class Activation { kRelu, kSilu, kReluRelu };
+
+// Whether a neuron whose gate is not above 0 is left out exactly.
+constexpr bool IsRelu(Activation activation) { return activation != Activation::kSilu; }
 
 struct ModelConfig {
-  std::string architecture;  // "llama"
+  std::string architecture;  // "llama", "bamboo"
   std::string name;          // general.name, or ""
   int64_t n_layers = 0;
   int64_t d_model = 0;
@@ -34,7 +38,7 @@ struct ModelConfig {
   int64_t kv_heads_per_unit() const;
 };
 
-// "relu" or "silu"; InvalidArgument names the known ones.
+// "relu", "silu", "relu_relu"; InvalidArgument names the known ones.
 absl::StatusOr<Activation> ParseActivation(const std::string& name);
 
 // Reads and checks the keys. Unimplemented for an architecture, RoPE scaling or activation that is

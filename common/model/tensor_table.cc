@@ -29,8 +29,8 @@ constexpr Dim kKv = {"n_kv_heads * d_head",
 constexpr Dim kHalfRot = {"n_rot / 2", [](const ModelConfig& c) { return c.n_rot / 2; }};
 
 enum class Where { kModelWide, kEachLayer };
-enum class Need { kRequired, kOptional };
-enum class Types { kAny, kF32Only };  // kAny: any of kTensorTypes
+enum class Need { kRequired, kOptional, kEither };  // kEither: one of a layer's rows of this need
+enum class Types { kAny, kF32Only, kNoSupers };     // kAny: any of kTensorTypes
 
 struct Row {
   Role role;
@@ -57,11 +57,12 @@ constexpr Row kTable[] = {
     {Role::kFfnNorm, kEachLayer, "ffn_norm.weight", kOne, kModel, kRequired, kF32Only},
     {Role::kFfnGate, kEachLayer, "ffn_gate.weight", kFf, kModel, kRequired, kAny},
     {Role::kFfnUp, kEachLayer, "ffn_up.weight", kFf, kModel, kRequired, kAny},
-    {Role::kFfnDown, kEachLayer, "ffn_down.weight", kModel, kFf, kRequired, kAny},
+    {Role::kFfnDown, kEachLayer, "ffn_down.weight", kModel, kFf, kEither, kAny},
+    {Role::kFfnDownT, kEachLayer, "ffn_down_t.weight", kFf, kModel, kEither, kNoSupers},
 };
 
-// Tensors of layers that dense inference does without: PowerInfer's predictor, and frequencies that
-// early converters kept.
+// Tensors of layers that are no part of the model's own: PowerInfer's predictor (predictor.h), and
+// frequencies that early converters kept.
 constexpr const char* kUnread[] = {".fc1.weight", ".fc2.weight", ".attn_rot_embd.weight"};
 
 std::string RowName(const Row& row, int64_t layer) {
@@ -102,9 +103,17 @@ class Problems {
   bool damaged_ = false;
 };
 
-std::string ComputedTypes() {
+bool IsComputed(const TypeInfo* info, Types types) {
+  if (info == nullptr) return false;
+  // Super-blocks of 256 columns: what PowerInfer does not write, a transposed down is not read in.
+  return types != kNoSupers || info->block_size <= 32;
+}
+
+std::string ComputedTypes(Types types) {
   std::vector<const char*> names;
-  for (const TypeInfo& info : kTensorTypes) names.push_back(info.name);
+  for (const TypeInfo& info : kTensorTypes) {
+    if (IsComputed(&info, types)) names.push_back(info.name);
+  }
   return fmt::format("{}", fmt::join(names, ", "));
 }
 
@@ -119,9 +128,9 @@ void CheckTensor(const GgufTensor& tensor, const Row& row, const ModelConfig& co
   if (row.types == kF32Only && tensor.type != TensorType::kF32) {
     problems->NotComputed(
         fmt::format("{} has type {}, it must be F32", name, TensorTypeName(tensor.type)));
-  } else if (tensor.info() == nullptr) {
+  } else if (!IsComputed(tensor.info(), row.types)) {
     problems->NotComputed(fmt::format("{} has type {}, which is not computed here; known: {}", name,
-                                      TensorTypeName(tensor.type), ComputedTypes()));
+                                      TensorTypeName(tensor.type), ComputedTypes(row.types)));
   }
 }
 
@@ -143,12 +152,14 @@ void CheckUnknown(const GgufFile& file, const std::unordered_set<std::string>& k
   }
 }
 
-// PowerInfer stores ffn_down transposed, which only its sparse way of computing reads.
-const GgufTensor* TransposedDown(const GgufFile& file) {
-  for (const GgufTensor& tensor : file.tensors()) {
-    if (absl::EndsWith(tensor.name, ".ffn_down_t.weight")) return &tensor;
-  }
-  return nullptr;
+// A layer's down lies in the file once: as it is, or transposed.
+void CheckDown(const GgufFile& file, int64_t layer, Problems* problems) {
+  const std::string down = TensorName(Role::kFfnDown, layer);
+  const std::string down_t = TensorName(Role::kFfnDownT, layer);
+  const bool has_down = file.FindTensor(down) != nullptr;
+  if (has_down != (file.FindTensor(down_t) != nullptr)) return;
+  problems->Damaged(has_down ? fmt::format("tensors '{}' and '{}' are both there", down, down_t)
+                             : fmt::format("tensor '{}' (or '{}') is missing", down, down_t));
 }
 
 }  // namespace
@@ -165,12 +176,6 @@ absl::Status CheckTensors(const GgufFile& file, const ModelConfig& config) {
     return absl::InvalidArgumentError(
         fmt::format("{}: holds no tensors: a vocabulary only, not a model", file.path()));
   }
-  if (const GgufTensor* tensor = TransposedDown(file)) {
-    return absl::UnimplementedError(fmt::format(
-        "{}: tensor {}: PowerInfer's transposed ffn_down is not read in this version; use the "
-        "model's stock GGUF, which has ffn_down",
-        file.path(), Quoted(tensor->name)));
-  }
   Problems problems;
   std::unordered_set<std::string> known;
   for (const Row& row : kTable) {
@@ -185,6 +190,7 @@ absl::Status CheckTensors(const GgufFile& file, const ModelConfig& config) {
       }
     }
   }
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) CheckDown(file, layer, &problems);
   CheckUnknown(file, known, &problems);
   return problems.ToStatus(file);
 }

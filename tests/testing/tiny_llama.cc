@@ -9,10 +9,13 @@ namespace thermocline::testing {
 namespace {
 
 void AddKeys(const TinyLlama& model, GgufBuilder* builder) {
-  const auto put = [builder](const char* name, int64_t value) {
-    builder->Uint(fmt::format("llama.{}", name), static_cast<uint32_t>(value));
+  const auto key = [&model](const char* name) {
+    return fmt::format("{}.{}", model.architecture, name);
   };
-  builder->String("general.architecture", "llama").String("general.name", "tiny");
+  const auto put = [builder, &key](const char* name, int64_t value) {
+    builder->Uint(key(name), static_cast<uint32_t>(value));
+  };
+  builder->String("general.architecture", model.architecture).String("general.name", "tiny");
   put("block_count", model.n_layers);
   put("context_length", model.n_ctx);
   put("embedding_length", model.d_model);
@@ -23,9 +26,11 @@ void AddKeys(const TinyLlama& model, GgufBuilder* builder) {
   put("attention.value_length", model.d_head);
   put("rope.dimension_count", model.d_head);
   put("vocab_size", model.n_vocab);
-  builder->Float("llama.attention.layer_norm_rms_epsilon", 1e-5f)
-      .Float("llama.rope.freq_base", 10000)
-      .String("llama.hidden_activation", model.activation);
+  builder->Float(key("attention.layer_norm_rms_epsilon"), 1e-5f)
+      .Float(key("rope.freq_base"), 10000);
+  if (model.activation != nullptr) builder->String(key("hidden_activation"), model.activation);
+  if (model.powerinfer) builder->Magic("PWRI");
+  if (model.predictor_rank > 0) builder->Float("powerinfer.sparse_threshold", 0);
 }
 
 void AddVocabulary(const TinyLlama& model, GgufBuilder* builder) {
@@ -105,7 +110,15 @@ GgufBuilder TinyLlama::Builder() const {
     tensors.Vector(prefix + "ffn_norm.weight", d_model);
     tensors.Matrix(prefix + "ffn_gate.weight", d_ff, d_model);
     tensors.Matrix(prefix + "ffn_up.weight", d_ff, d_model);
-    tensors.Matrix(prefix + "ffn_down.weight", d_model, d_ff);
+    if (powerinfer) {
+      tensors.Matrix(prefix + "ffn_down_t.weight", d_ff, d_model);
+    } else {
+      tensors.Matrix(prefix + "ffn_down.weight", d_model, d_ff);
+    }
+    if (predictor_rank > 0) {
+      tensors.Matrix(prefix + "fc1.weight", predictor_rank, d_model);
+      tensors.Matrix(prefix + "fc2.weight", d_ff, predictor_rank);
+    }
   }
   return builder;
 }

@@ -19,7 +19,11 @@ struct TinyLlama {
   TensorType type = TensorType::kQ8_0;  // of matrices; vectors are F32
   bool tied = false;                    // no output.weight
   bool rope_freqs = false;
-  const char* activation = "relu";
+  const char* architecture = "llama";  // or "bamboo"
+  const char* activation = "relu";     // null: no key
+  // As PowerInfer writes it: PWRI, ffn_down_t; with fc1 and fc2 where the rank is above 0.
+  bool powerinfer = false;
+  int64_t predictor_rank = 0;
   uint32_t seed = 1;
 
   GgufBuilder Builder() const;

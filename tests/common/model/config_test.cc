@@ -77,6 +77,31 @@ TEST(ModelConfig, PowerInferFilesAreReluUnlessTheySayOtherwise) {
   EXPECT_EQ(Read(builder.String("llama.hidden_activation", "silu"))->activation, Activation::kSilu);
 }
 
+TEST(ModelConfig, TransposedDownMeansRelu) {
+  GgufBuilder builder = Tiny().RemoveKey("llama.hidden_activation");
+  builder.TensorF32("blk.0.ffn_down_t.weight", {1}, {0});
+  EXPECT_EQ(Read(builder)->activation, Activation::kRelu);
+  EXPECT_EQ(Read(builder.String("llama.hidden_activation", "silu"))->activation, Activation::kSilu);
+}
+
+TEST(ModelConfig, BambooIsReluOnGateAndUp) {
+  testing::TinyLlama bamboo;
+  bamboo.architecture = "bamboo";
+  for (const char* activation : {static_cast<const char*>(nullptr), "relu", "relu_relu"}) {
+    for (const bool powerinfer : {false, true}) {
+      bamboo.activation = activation;
+      bamboo.powerinfer = powerinfer;
+      const auto config = Read(bamboo.Builder());
+      ASSERT_TRUE(config.ok()) << config.status();
+      EXPECT_EQ(config->architecture, "bamboo");
+      EXPECT_EQ(config->activation, Activation::kReluRelu);
+      EXPECT_EQ(config->d_ff, 96);
+    }
+  }
+  EXPECT_EQ(Read(Tiny().String("llama.hidden_activation", "relu_relu"))->activation,
+            Activation::kReluRelu);
+}
+
 TEST(ModelConfig, LinearRopeScalingDividesPositions) {
   const auto scale = [](const GgufBuilder& builder) { return Read(builder)->rope_freq_scale; };
   EXPECT_EQ(scale(Tiny().Float("llama.rope.scaling.factor", 4)), 0.25);
@@ -130,9 +155,12 @@ TEST(ModelConfig, KvHeadsAreCutInUnitsOf32Columns) {
 TEST(Activation, UnknownNamesAreAnErrorThatListsTheKnown) {
   EXPECT_EQ(*ParseActivation("relu"), Activation::kRelu);
   EXPECT_EQ(*ParseActivation("silu"), Activation::kSilu);
+  EXPECT_EQ(*ParseActivation("relu_relu"), Activation::kReluRelu);
+  EXPECT_TRUE(IsRelu(Activation::kRelu) && IsRelu(Activation::kReluRelu));
+  EXPECT_FALSE(IsRelu(Activation::kSilu));
   EXPECT_EQ(ParseActivation("swish").status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(ParseActivation("swish").status().message()),
-              HasSubstr("'swish', an unknown activation; known: relu, silu"));
+              HasSubstr("'swish', an unknown activation; known: relu, silu, relu_relu"));
 }
 
 }  // namespace

@@ -116,14 +116,45 @@ TEST(TensorTable, TensorsThatWouldChangeTheResultAreNotPassedOver) {
   }
 }
 
-TEST(TensorTable, PowerInfersTransposedDownIsUnimplementedAndNamed) {
-  const absl::Status status = Check(Tiny()
-                                        .Magic("PWRI")
-                                        .RemoveTensor("blk.0.ffn_down.weight")
-                                        .Tensor("blk.0.ffn_down_t.weight", TensorType::kQ8_0,
-                                                {64, 96}, Bytes(64 * 96 / 32 * 34)));
+GgufBuilder PowerInfer(TensorType type) {
+  TinyLlama model;
+  model.d_model = model.d_ff = 256;
+  model.n_heads = 8;
+  model.type = type;
+  model.powerinfer = true;
+  model.predictor_rank = 256;
+  return model.Builder();
+}
+
+TEST(TensorTable, PowerInfersTransposedDownStandsForDown) {
+  for (const TensorType type : {TensorType::kF32, TensorType::kF16, TensorType::kBF16,
+                                TensorType::kQ4_0, TensorType::kQ8_0}) {
+    EXPECT_TRUE(Check(PowerInfer(type)).ok()) << Check(PowerInfer(type));
+  }
+  const Bytes bytes = PowerInfer(TensorType::kQ8_0).Build();
+  const auto file = GgufFile::Parse(bytes, "m.gguf");
+  EXPECT_EQ(FindRole(**file, Role::kFfnDownT, 1)->name, "blk.1.ffn_down_t.weight");
+  EXPECT_EQ(FindRole(**file, Role::kFfnDown, 1), nullptr);
+}
+
+TEST(TensorTable, TransposedDownInSuperBlocksIsNamed) {
+  const absl::Status status = Check(PowerInfer(TensorType::kQ4_K));
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(Message(status), HasSubstr("'blk.0.ffn_down_t.weight'"));
+  EXPECT_THAT(Message(status), AllOf(HasSubstr("'blk.0.ffn_down_t.weight' has type Q4_K"),
+                                     HasSubstr("known: F32, F16, BF16, Q4_0, Q8_0")));
+}
+
+TEST(TensorTable, EachLayerHasOneDown) {
+  const TensorType type = TensorType::kQ8_0;
+  const Bytes blocks(64 * 96 / 32 * 34);
+  EXPECT_THAT(Message(Check(Tiny().RemoveTensor("blk.1.ffn_down.weight"))),
+              HasSubstr("'blk.1.ffn_down.weight' (or 'blk.1.ffn_down_t.weight') is missing"));
+  EXPECT_THAT(Message(Check(Tiny().Tensor("blk.0.ffn_down_t.weight", type, {64, 96}, blocks))),
+              HasSubstr("'blk.0.ffn_down.weight' and 'blk.0.ffn_down_t.weight' are both there"));
+  EXPECT_THAT(Message(Check(Tiny()
+                                .RemoveTensor("blk.0.ffn_down.weight")
+                                .Tensor("blk.0.ffn_down_t.weight", type, {96, 64}, blocks))),
+              HasSubstr("'blk.0.ffn_down_t.weight' is [64, 96], but [d_ff, d_model] is [96, 64]"));
 }
 
 TEST(TensorTable, AVocabularyAloneIsNoModel) {
