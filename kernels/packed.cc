@@ -18,9 +18,8 @@ struct BlockShape {
   int64_t super_bytes;
 };
 constexpr BlockShape kBlockShapes[] = {
-    {TensorType::kQ8_0, 512 + 32, 0},
-    {TensorType::kQ4_0, 256 + 32, 0},
-    {TensorType::kQ4_K, 256 + 32, 64},
+    {TensorType::kQ8_0, 512 + 32, 0},        {TensorType::kQ4_0, 256 + 32, 0},
+    {TensorType::kQ4_K, 256 + 32, 64},       {TensorType::kQ5_K, 256 + 64 + 32, 64},
     {TensorType::kQ6_K, 256 + 128 + 32, 32},
 };
 
@@ -65,12 +64,10 @@ void pack_nibbles(const uint8_t* from, int shift, const Destination& to) {
   }
 }
 
-void pack_q4_k(const uint8_t* from, int sub, const Destination& to) {
-  pack_nibbles(from + offsetof(BlockQ4_K, qs) + sub / 2 * 32, sub % 2 * 4, to);
-  // 6-bit scales and minimums: of sub-blocks 0..3 in bytes 0..3 and 4..7, of 4..7 in the nibbles of
-  // bytes 8..11 and, their top 2 bits, in the top bits of bytes 0..7.
-  const uint8_t* s = from + offsetof(BlockQ4_K, scales);
-  uint8_t* sub_scales = to.block + 256 + to.row;
+// 6-bit scales and minimums of Q4_K and Q5_K, to bytes 16 apart: of sub-blocks 0..3 in bytes 0..3
+// and 4..7, of 4..7 in the nibbles of bytes 8..11 and, their top 2 bits, in the top bits of bytes
+// 0..7.
+void pack_sub_scales(const uint8_t* s, int sub, uint8_t* sub_scales) {
   if (sub < 4) {
     sub_scales[0] = s[sub] & 63;
     sub_scales[16] = s[sub + 4] & 63;
@@ -78,8 +75,25 @@ void pack_q4_k(const uint8_t* from, int sub, const Destination& to) {
     sub_scales[0] = static_cast<uint8_t>((s[sub + 4] & 15) | s[sub - 4] >> 6 << 4);
     sub_scales[16] = static_cast<uint8_t>(s[sub + 4] >> 4 | s[sub] >> 6 << 4);
   }
+}
+
+void pack_q4_k(const uint8_t* from, int sub, const Destination& to) {
+  pack_nibbles(from + offsetof(BlockQ4_K, qs) + sub / 2 * 32, sub % 2 * 4, to);
+  pack_sub_scales(from + offsetof(BlockQ4_K, scales), sub, to.block + 256 + to.row);
   std::memcpy(to.super + 2 * to.row, from + offsetof(BlockQ4_K, d), 2);
   std::memcpy(to.super + 32 + 2 * to.row, from + offsetof(BlockQ4_K, dmin), 2);
+}
+
+void pack_q5_k(const uint8_t* from, int sub, const Destination& to) {
+  pack_nibbles(from + offsetof(BlockQ5_K, qs) + sub / 2 * 32, sub % 2 * 4, to);
+  uint32_t bits = 0;
+  for (int j = 0; j < 8; ++j) {
+    bits |= (load_u32(from + offsetof(BlockQ5_K, qh) + 4 * j) >> sub & 0x01010101u) << j;
+  }
+  store_u32(to.block + 256 + 4 * to.row, bits);
+  pack_sub_scales(from + offsetof(BlockQ5_K, scales), sub, to.block + 320 + to.row);
+  std::memcpy(to.super + 2 * to.row, from + offsetof(BlockQ5_K, d), 2);
+  std::memcpy(to.super + 32 + 2 * to.row, from + offsetof(BlockQ5_K, dmin), 2);
 }
 
 void pack_q6_k(const uint8_t* from, int sub, const Destination& to) {
@@ -110,6 +124,8 @@ PackBlock pack_block_of(TensorType type) {
       return pack_q4_0;
     case TensorType::kQ4_K:
       return pack_q4_k;
+    case TensorType::kQ5_K:
+      return pack_q5_k;
     case TensorType::kQ6_K:
       return pack_q6_k;
     default:

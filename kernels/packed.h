@@ -16,14 +16,17 @@
 //             scales     [16] f16
 //   Q4_K      nibbles    [4 chunks][16 rows][4 k] u8               d [16] f16, then dmin [16] f16
 //             sub-scales [16] u8, then minimums [16] u8
+//   Q5_K      nibbles    [4 chunks][16 rows][4 k] u8               as Q4_K
+//             fifth bits [16 rows][4 k] u8
+//             sub-scales [16] u8, then minimums [16] u8
 //   Q6_K      nibbles    [4 chunks][16 rows][4 k] u8               d [16] f16
 //             high bits  [2 chunks][16 rows][4 k] u8
 //             sub-scales [16] i8 of k < 16, then [16] of k >= 16
 //
 // Byte i of chunk c and a row: quants are of k = 4c + i; nibbles of k = 4c + i (low) and 16 + 4c +
-// i (high); high bits 2j and 2j + 1 of k = 16c + 4j + i. Quants are stored unsigned, as VNNI wants
-// them: the zero point (128 in Q8_0, 8 in Q4_0, 32 in Q6_K) times the sum of the activations is
-// taken off the integer sum, exactly.
+// i (high); bit j of the fifth bits of k = 4j + i; high bits 2j and 2j + 1 of k = 16c + 4j + i.
+// Quants are stored unsigned, as VNNI wants them: the zero point (128 in Q8_0, 8 in Q4_0, 32 in
+// Q6_K) times the sum of the activations is taken off the integer sum, exactly.
 //
 // A block is 32 columns for every quantized type, so a matrix can be cut at any 32 columns; a
 // super-block is the file's 256, and `phase` says at which of its 8 blocks the cut begins: block b

@@ -19,22 +19,15 @@ class ByteWriter {
   template <typename T>
   ByteWriter& Put(T value) {
     static_assert(std::is_trivially_copyable_v<T>);
-    const size_t at = bytes_.size();
-    bytes_.resize(at + sizeof(T));
-    std::memcpy(bytes_.data() + at, &value, sizeof(T));
-    return *this;
+    return Append(&value, sizeof(T));
   }
   ByteWriter& PutText(const std::string& text) {  // the bytes alone
-    bytes_.insert(bytes_.end(), text.begin(), text.end());
-    return *this;
+    return Append(text.data(), text.size());
   }
   ByteWriter& PutString(const std::string& text) {  // GGUF's: u64 length, bytes
     return Put(uint64_t{text.size()}).PutText(text);
   }
-  ByteWriter& PutBytes(const Bytes& bytes) {
-    bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
-    return *this;
-  }
+  ByteWriter& PutBytes(const Bytes& bytes) { return Append(bytes.data(), bytes.size()); }
   ByteWriter& PadTo(size_t alignment) {
     bytes_.resize((bytes_.size() + alignment - 1) / alignment * alignment);
     return *this;
@@ -42,6 +35,12 @@ class ByteWriter {
   const Bytes& bytes() const { return bytes_; }
 
  private:
+  ByteWriter& Append(const void* data, size_t n) {
+    const size_t at = bytes_.size();
+    bytes_.resize(at + n);
+    if (n > 0) std::memcpy(bytes_.data() + at, data, n);
+    return *this;
+  }
   Bytes bytes_;
 };
 

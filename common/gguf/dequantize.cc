@@ -63,6 +63,23 @@ void Values(const BlockQ4_K& block, float* y /* [256] */) {
   }
 }
 
+void Values(const BlockQ5_K& block, float* y /* [256] */) {
+  const float d = f16_to_f32(block.d);
+  const float dmin = f16_to_f32(block.dmin);
+  for (int j = 0; j < 8; ++j) {
+    float scale, min;
+    ScaleAndMin(block.scales, j, &scale, &min);
+    const float d_j = d * scale;
+    const float min_j = dmin * min;
+    const uint8_t* qs = block.qs + 32 * (j / 2);
+    const int shift = 4 * (j % 2);
+    for (int i = 0; i < 32; ++i) {
+      const int q = (qs[i] >> shift & 15) | (block.qh[i] >> j & 1) << 4;
+      y[32 * j + i] = d_j * static_cast<float>(q) - min_j;
+    }
+  }
+}
+
 void Values(const BlockQ6_K& block, float* y /* [256] */) {
   const float d = f16_to_f32(block.d);
   for (int i = 0; i < 256; ++i) {
@@ -104,6 +121,8 @@ void dequantize(TensorType type, const void* blocks, int64_t n, float* values) {
       return Dequantize<BlockQ8_0, 32>(blocks, n, values);
     case TensorType::kQ4_K:
       return Dequantize<BlockQ4_K, 256>(blocks, n, values);
+    case TensorType::kQ5_K:
+      return Dequantize<BlockQ5_K, 256>(blocks, n, values);
     case TensorType::kQ6_K:
       return Dequantize<BlockQ6_K, 256>(blocks, n, values);
   }

@@ -65,7 +65,7 @@ inline constexpr TypeInfo kTensorTypes[] = {
     {TensorType::kF32, "F32", 1, 4, true},        {TensorType::kF16, "F16", 1, 2, true},
     {TensorType::kBF16, "BF16", 1, 2, true},      {TensorType::kQ4_0, "Q4_0", 32, 18, false},
     {TensorType::kQ8_0, "Q8_0", 32, 34, false},   {TensorType::kQ4_K, "Q4_K", 256, 144, false},
-    {TensorType::kQ6_K, "Q6_K", 256, 210, false},
+    {TensorType::kQ5_K, "Q5_K", 256, 176, false}, {TensorType::kQ6_K, "Q6_K", 256, 210, false},
 };
 
 // nullptr when the number names no type that this engine computes with.

@@ -105,6 +105,20 @@ THERMOCLINE_INLINE void add_nibbles(const uint8_t* quants, const TokenBlock<T>& 
   }
 }
 
+// acc[t] -= the sum of token t's activations * f32(min * token t's scale), in one rounding.
+template <int T>
+THERMOCLINE_INLINE void subtract_min(__m256 min, const TokenBlock<T>& x, __m256* acc) {
+  THERMOCLINE_UNROLL
+  for (int t = 0; t < T; ++t) {
+    const __m256 sum = _mm256_cvtepi32_ps(x.sum_of(t));
+    acc[t] = _mm256_fnmadd_ps(sum, _mm256_mul_ps(min, x.scale_of(t)), acc[t]);
+  }
+}
+
+THERMOCLINE_INLINE __m256 load_u8x8(const uint8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(load_64(p)));
+}
+
 struct NoSuper {};
 
 struct Q8_0 {
@@ -162,15 +176,38 @@ struct Q4_K {
     set_zero<T>(sums);
     add_nibbles<T>(block + 32 * half, x, sums);
     add_scaled<T>(sums, _mm256_mul_ps(super.d, load_u8x8(block + 256 + 8 * half)), x, acc);
-    const __m256 min = _mm256_mul_ps(super.dmin, load_u8x8(block + 272 + 8 * half));
-    THERMOCLINE_UNROLL
-    for (int t = 0; t < T; ++t) {
-      const __m256 sum = _mm256_cvtepi32_ps(x.sum_of(t));
-      acc[t] = _mm256_fnmadd_ps(sum, _mm256_mul_ps(min, x.scale_of(t)), acc[t]);
-    }
+    subtract_min<T>(_mm256_mul_ps(super.dmin, load_u8x8(block + 272 + 8 * half)), x, acc);
   }
-  static THERMOCLINE_INLINE __m256 load_u8x8(const uint8_t* p) {
-    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(load_64(p)));
+};
+
+struct Q5_K {
+  using Super = Q4_K::Super;
+  static THERMOCLINE_INLINE Super load_super(const uint8_t* p, int half) {
+    return Q4_K::load_super(p, half);
+  }
+
+  template <int T>
+  static THERMOCLINE_INLINE void add(const uint8_t* block, int half, const Super& super,
+                                     const TokenBlock<T>& x, __m256* acc) {
+    const __m256i low = _mm256_set1_epi8(15), fifth = _mm256_set1_epi8(16);
+    const __m256i bits = load_chunk(block + 256 + 32 * half);
+    const __m256i low_at_4[4] = {_mm256_slli_epi16(bits, 4), _mm256_slli_epi16(bits, 3),
+                                 _mm256_slli_epi16(bits, 2), _mm256_slli_epi16(bits, 1)};
+    const __m256i high_at_4[4] = {bits, _mm256_srli_epi16(bits, 1), _mm256_srli_epi16(bits, 2),
+                                  _mm256_srli_epi16(bits, 3)};
+    __m256i sums[T];
+    set_zero<T>(sums);
+    THERMOCLINE_UNROLL
+    for (int c = 0; c < 4; ++c) {
+      const __m256i both = load_chunk(block + 64 * c + 32 * half);
+      const __m256i first = _mm256_and_si256(both, low);
+      const __m256i second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+      add_chunks<T>(_mm256_or_si256(first, _mm256_and_si256(low_at_4[c], fifth)),
+                    _mm256_or_si256(second, _mm256_and_si256(high_at_4[c], fifth)), x, 4 * c,
+                    16 + 4 * c, sums);
+    }
+    add_scaled<T>(sums, _mm256_mul_ps(super.d, load_u8x8(block + 320 + 8 * half)), x, acc);
+    subtract_min<T>(_mm256_mul_ps(super.dmin, load_u8x8(block + 336 + 8 * half)), x, acc);
   }
 };
 

@@ -83,6 +83,21 @@ THERMOCLINE_INLINE void add_nibbles(const uint8_t* quants, const TokenBlock<T>& 
   }
 }
 
+// acc[t] -= the sum of token t's activations * f32(min * token t's scale), in one rounding.
+template <int T>
+THERMOCLINE_INLINE void subtract_min(__m512 min, const TokenBlock<T>& x, __m512* acc) {
+  THERMOCLINE_UNROLL
+  for (int t = 0; t < T; ++t) {
+    const __m512 sum = _mm512_cvtepi32_ps(x.sum_of(t));
+    acc[t] = _mm512_fnmadd_ps(sum, _mm512_mul_ps(min, x.scale_of(t)), acc[t]);
+  }
+}
+
+THERMOCLINE_INLINE __m512 load_u8x16(const uint8_t* p) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+}
+
 struct NoSuper {};
 
 struct Q8_0 {
@@ -131,16 +146,37 @@ struct Q4_K {
     set_zero<T>(sums);
     add_nibbles<T>(block, x, sums);
     add_scaled<T>(sums, _mm512_mul_ps(super.d, load_u8x16(block + 256)), x, acc);
-    const __m512 min = _mm512_mul_ps(super.dmin, load_u8x16(block + 272));
-    THERMOCLINE_UNROLL
-    for (int t = 0; t < T; ++t) {
-      const __m512 sum = _mm512_cvtepi32_ps(x.sum_of(t));
-      acc[t] = _mm512_fnmadd_ps(sum, _mm512_mul_ps(min, x.scale_of(t)), acc[t]);
-    }
+    subtract_min<T>(_mm512_mul_ps(super.dmin, load_u8x16(block + 272)), x, acc);
   }
-  static THERMOCLINE_INLINE __m512 load_u8x16(const uint8_t* p) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+};
+
+struct Q5_K {
+  using Super = Q4_K::Super;
+  static THERMOCLINE_INLINE Super load_super(const uint8_t* p) { return Q4_K::load_super(p); }
+
+  template <int T>
+  static THERMOCLINE_INLINE void add(const uint8_t* block, const Super& super,
+                                     const TokenBlock<T>& x, __m512* acc) {
+    const __m512i low = _mm512_set1_epi8(15), fifth = _mm512_set1_epi8(16);
+    const __m512i bits = _mm512_loadu_si512(block + 256);
+    const __m512i low_at_4[4] = {_mm512_slli_epi16(bits, 4), _mm512_slli_epi16(bits, 3),
+                                 _mm512_slli_epi16(bits, 2), _mm512_slli_epi16(bits, 1)};
+    const __m512i high_at_4[4] = {bits, _mm512_srli_epi16(bits, 1), _mm512_srli_epi16(bits, 2),
+                                  _mm512_srli_epi16(bits, 3)};
+    __m512i sums[T];
+    set_zero<T>(sums);
+    THERMOCLINE_UNROLL
+    for (int c = 0; c < 4; ++c) {
+      const __m512i both = _mm512_loadu_si512(block + 64 * c);
+      const __m512i first = _mm512_and_si512(both, low);
+      const __m512i second = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+      // 0xf8: nibble | (at_4 & fifth)
+      add_chunk<T>(_mm512_ternarylogic_epi32(first, low_at_4[c], fifth, 0xf8), x, 4 * c, sums);
+      add_chunk<T>(_mm512_ternarylogic_epi32(second, high_at_4[c], fifth, 0xf8), x, 16 + 4 * c,
+                   sums);
+    }
+    add_scaled<T>(sums, _mm512_mul_ps(super.d, load_u8x16(block + 320)), x, acc);
+    subtract_min<T>(_mm512_mul_ps(super.dmin, load_u8x16(block + 336)), x, acc);
   }
 };
 

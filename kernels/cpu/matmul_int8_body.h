@@ -41,6 +41,8 @@ void matmul_int8(const PackedMatrix& w, int64_t group_begin, int64_t group_end,
       return multiply<Q4_0>(w, group_begin, group_end, x, n_tokens, out, out_stride);
     case TensorType::kQ4_K:
       return multiply<Q4_K>(w, group_begin, group_end, x, n_tokens, out, out_stride);
+    case TensorType::kQ5_K:
+      return multiply<Q5_K>(w, group_begin, group_end, x, n_tokens, out, out_stride);
     case TensorType::kQ6_K:
       return multiply<Q6_K>(w, group_begin, group_end, x, n_tokens, out, out_stride);
     default:

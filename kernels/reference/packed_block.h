@@ -14,9 +14,15 @@ namespace thermocline::kernels {
 struct RowBlock {
   int32_t q[32];         // signed, the zero point taken off
   int32_t sub_scale[2];  // 1 but in Q6_K
-  float scale;           // d, in Q4_K d * its 6-bit scale
-  float min;             // Q4_K: dmin * its 6-bit minimum
+  float scale;           // d, in Q4_K and Q5_K d * its 6-bit scale
+  float min;             // Q4_K, Q5_K: dmin * its 6-bit minimum
   bool has_min;
+
+  float value(int k) const {
+    const float at_zero = scale * static_cast<float>(sub_scale[k / 16]);
+    const float product = at_zero * static_cast<float>(q[k]);
+    return has_min ? product - min : product;
+  }
 };
 
 inline float load_f16(const uint8_t* p) {
@@ -58,6 +64,14 @@ inline RowBlock read_row_block(const PackedMatrix& w, int64_t group, int64_t b, 
     case TensorType::kQ4_K:
       block.scale = load_f16(super) * from[256 + row];
       block.min = load_f16(super + 32) * from[272 + row];
+      block.has_min = true;
+      break;
+    case TensorType::kQ5_K:
+      for (int k = 0; k < 32; ++k) {
+        block.q[k] |= (from[256 + 4 * row + k % 4] >> k / 4 & 1) << 4;
+      }
+      block.scale = load_f16(super) * from[320 + row];
+      block.min = load_f16(super + 32) * from[336 + row];
       block.has_min = true;
       break;
     case TensorType::kQ6_K:

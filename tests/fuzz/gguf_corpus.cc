@@ -85,6 +85,11 @@ void AddWhole(Corpus* corpus) {
   TinyLlama tied = Seed();
   tied.tied = true;
   corpus->Add("ok_model_tied", tied.Builder().Build(), "");
+  TinyLlama bamboo = Seed();
+  bamboo.architecture = "bamboo";
+  bamboo.powerinfer = true;
+  bamboo.predictor_rank = 3;
+  corpus->Add("ok_model_powerinfer_bamboo", bamboo.Builder().Build(), "");
 
   GgufBuilder types;  // a block of each type that is computed
   types.String("general.architecture", "types");
@@ -347,12 +352,11 @@ void AddBrokenModels(Corpus* corpus) {
       },
       "tensor 'blk.0.attn_q.bias' is no part of the model");
   tensor(
-      "powerinfer_transposed_down",
+      "down_both_ways",
       [](B& b) {
-        b.Magic("PWRI").RemoveTensor("blk.0.ffn_down.weight");
         b.Tensor("blk.0.ffn_down_t.weight", TensorType::kF16, {2, 4}, Bytes(16));
       },
-      "'blk.0.ffn_down_t.weight': PowerInfer's transposed ffn_down is not read");
+      "'blk.0.ffn_down.weight' and 'blk.0.ffn_down_t.weight' are both there");
   GgufBuilder vocabulary;
   vocabulary.String("general.architecture", "llama");
   corpus->Add("model_nothing", vocabulary.Build(), "'llama.block_count' is missing");

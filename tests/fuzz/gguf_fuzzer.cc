@@ -10,6 +10,7 @@
 #include "common/gguf/dequantize.h"
 #include "common/gguf/gguf_file.h"
 #include "common/model/config.h"
+#include "common/model/predictor.h"
 #include "common/model/tensor_table.h"
 #include "common/model/tokenizer.h"
 #include "common/util/check.h"
@@ -43,7 +44,14 @@ void ReadModel(const GgufFile& file) {
   THERMOCLINE_CHECK(config->kv_heads_per_unit() >= 1);
   const absl::Status tensors = CheckTensors(file, *config);
   if (!tensors.ok()) return CheckError(tensors);
-  THERMOCLINE_CHECK(FindRole(file, Role::kFfnDown, config->n_layers - 1) != nullptr);
+  const int64_t last = config->n_layers - 1;
+  THERMOCLINE_CHECK((FindRole(file, Role::kFfnDown, last) == nullptr) !=
+                    (FindRole(file, Role::kFfnDownT, last) == nullptr));
+  const absl::StatusOr<Predictor> predictor = PredictorOfModel(file, *config);
+  if (!predictor.ok()) return CheckError(predictor.status());
+  for (const PredictorLayer& layer : predictor->layers) {
+    THERMOCLINE_CHECK(layer.fc1 != nullptr && layer.fc2 != nullptr && layer.rank >= 1);
+  }
 }
 
 // A text of some bytes of the file and of what tokenizers treat in a way of its own, there and

@@ -106,7 +106,8 @@ INSTANTIATE_TEST_SUITE_P(
     Types, MatmulGoldenTest,
     testing::Values(Golden{"f16", TensorType::kF16}, Golden{"bf16", TensorType::kBF16},
                     Golden{"q4_0", TensorType::kQ4_0}, Golden{"q8_0", TensorType::kQ8_0},
-                    Golden{"q4_K", TensorType::kQ4_K}, Golden{"q6_K", TensorType::kQ6_K}),
+                    Golden{"q4_K", TensorType::kQ4_K}, Golden{"q5_K", TensorType::kQ5_K},
+                    Golden{"q6_K", TensorType::kQ6_K}),
     [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

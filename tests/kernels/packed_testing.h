@@ -61,6 +61,10 @@ inline FileRows random_rows(TensorType type, int64_t n_rows, int64_t n_cols, uin
         set_scale(block + offsetof(BlockQ4_K, d), generator);
         set_scale(block + offsetof(BlockQ4_K, dmin), generator);
         break;
+      case TensorType::kQ5_K:
+        set_scale(block + offsetof(BlockQ5_K, d), generator);
+        set_scale(block + offsetof(BlockQ5_K, dmin), generator);
+        break;
       case TensorType::kQ6_K:
         set_scale(block + offsetof(BlockQ6_K, d), generator);
         break;

@@ -69,6 +69,16 @@ BlockQ4_K RandomBlock(float amplitude, Random* random, BlockQ4_K*) {
   return block;
 }
 
+BlockQ5_K RandomBlock(float amplitude, Random* random, BlockQ5_K*) {
+  BlockQ5_K block;
+  block.d = random->Scale(amplitude, 63 * 16);
+  block.dmin = random->Scale(amplitude, 63);
+  random->Fill(block.scales, sizeof(block.scales));
+  random->Fill(block.qh, sizeof(block.qh));
+  random->Fill(block.qs, sizeof(block.qs));
+  return block;
+}
+
 BlockQ6_K RandomBlock(float amplitude, Random* random, BlockQ6_K*) {
   BlockQ6_K block;
   block.d = random->Scale(amplitude, 32 * 128);
@@ -108,6 +118,8 @@ Bytes RandomBlocks(TensorType type, int64_t n, float amplitude, uint32_t seed) {
       return Blocks<BlockQ8_0>(n_blocks, amplitude, seed);
     case TensorType::kQ4_K:
       return Blocks<BlockQ4_K>(n_blocks, amplitude, seed);
+    case TensorType::kQ5_K:
+      return Blocks<BlockQ5_K>(n_blocks, amplitude, seed);
     case TensorType::kQ6_K:
       return Blocks<BlockQ6_K>(n_blocks, amplitude, seed);
   }

@@ -92,8 +92,9 @@ TEST(TensorTable, TypesThatAreNotComputedAreNamed) {
   const absl::Status status = Check(
       Tiny().Tensor("blk.0.ffn_up.weight", TensorType{6}, {64, 96}, Bytes(64 * 96 / 32 * 22)));
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(Message(status), AllOf(HasSubstr("'blk.0.ffn_up.weight' has type Q5_0"),
-                                     HasSubstr("known: F32, F16, BF16, Q4_0, Q8_0, Q4_K, Q6_K")));
+  EXPECT_THAT(Message(status),
+              AllOf(HasSubstr("'blk.0.ffn_up.weight' has type Q5_0"),
+                    HasSubstr("known: F32, F16, BF16, Q4_0, Q8_0, Q4_K, Q5_K, Q6_K")));
 }
 
 TEST(TensorTable, VectorsMustBeF32) {
