@@ -9,7 +9,8 @@ namespace {
 
 #define THERMOCLINE_OPS(level)                                                                    \
   Ops {                                                                                           \
-#level, level::quantize, level::matmul_int8, level::matmul_f32, level::rms_norm,              \
+#level, level::quantize, level::matmul_int8, level::matmul_f32, level::rows_int8,             \
+        level::rows_f32, level::sketch_int8, level::add_rows, level::add_blocks, level::rms_norm, \
         level::rope_interleaved, level::relu_mul, level::silu_mul, level::add, level::f32_to_f16, \
         level::attend_tiles, level::attend_merge, level::attend_finish, level::read_sum           \
   }

@@ -7,7 +7,9 @@
 
 #include <cstdint>
 
+#include "kernels/neurons.h"
 #include "kernels/packed.h"
+#include "kernels/rows.h"
 
 namespace thermocline::kernels {
 
@@ -36,6 +38,14 @@ struct KvHead {
 inline constexpr int64_t kAttentionTile = 64;
 inline constexpr int64_t kMaxHeadDim = 512;
 
+// The active neurons of one block of 32, as add_blocks reads them.
+struct ActiveBlock {
+  int32_t block;               // whose planes in the matrix
+  int32_t begin, middle, end;  // their places in `rows` and `q`; from middle on: neurons 16..31
+  int32_t sum;                 // of q
+  float scale;                 // of q
+};
+
 struct Ops {
   const char* name;  // "reference", "avx2", "avx512"
 
@@ -54,6 +64,30 @@ struct Ops {
   // per k, ascending.
   void (*matmul_f32)(const PackedMatrix& w, int64_t group_begin, int64_t group_end, const float* x,
                      int64_t x_stride, int64_t n_tokens, float* out, int64_t out_stride);
+
+  // out[t * out_stride + i] = row rows[i] . x_t, `out` has room for whole 16s. The same bits
+  // as matmul_int8 and matmul_f32 of the same rows; rows_int8 for quantized types, rows_f32 for
+  // float ones.
+  void (*rows_int8)(const RowMatrix& w, const int32_t* rows, int64_t n_rows, const QuantizedRows& x,
+                    int64_t n_tokens, float* out, int64_t out_stride);
+  void (*rows_f32)(const RowMatrix& w, const int32_t* rows, int64_t n_rows, const float* x,
+                   int64_t x_stride, int64_t n_tokens, float* out, int64_t out_stride);
+  // out[t * out_stride + (row - row_begin)] = about row . x_t, read from the lead alone: each
+  // weight as the middle of those that its lead bits leave possible. A sign stands for +-row_scale:
+  // blocks of k ascending, fma(integer, scale, acc), then acc * row_scale. Room for whole 16s.
+  void (*sketch_int8)(const RowMatrix& w, int64_t row_begin, int64_t row_end,
+                      const QuantizedRows& x, int64_t n_tokens, float* out, int64_t out_stride);
+
+  // out[col] = sum over i of a[i] * the weight of row rows[i], for columns [col_begin, col_end),
+  // col_begin a multiple of 128, col_end too or n_cols. One fma a row, rows ascending; in Q8_0 and
+  // Q4_0: fma(f32(a * scale), q, sum). For matrices without planes.
+  void (*add_rows)(const NeuronMatrix& w, const int32_t* rows, const float* a, int64_t n,
+                   int64_t col_begin, int64_t col_end, float* out);
+  // The same for int8 activations q[i] of rows rows[i] and a matrix with planes: with all blocks in
+  // ascending order, the bits of matmul_int8 of the same weights.
+  void (*add_blocks)(const NeuronMatrix& w, const ActiveBlock* blocks, int64_t n_blocks,
+                     const int32_t* rows, const int8_t* q, int64_t col_begin, int64_t col_end,
+                     float* out);
 
   // out = (x * (1 / sqrt(mean(x^2) + eps))) * weight, sum of squares in 16 lanes.
   void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* out);

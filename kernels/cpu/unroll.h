@@ -8,3 +8,4 @@
 #define THERMOCLINE_UNROLL _Pragma("GCC unroll 32")
 #endif
 #define THERMOCLINE_INLINE inline __attribute__((always_inline))
+#define THERMOCLINE_INLINE_LAMBDA __attribute__((always_inline))

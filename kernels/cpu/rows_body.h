@@ -1,0 +1,361 @@
+// Products with single rows, and sketches, at any ISA level: 16 rows are read side by side, turned
+// so that lane r belongs to row r, and multiplied as a packed group is (ops.h: rows_int8,
+// sketch_int8). Included after a level's I32x16 and F32x16, with THERMOCLINE_LEVEL its name.
+//
+// A piece of 256 columns at a time goes through a buffer in the first-level cache; while it is
+// computed, the same piece of the next 16 rows is on its way to the second. (Zen 4, 2 threads,
+// Q4_0, k = 2048: 65 % of the plain read with 10 % of the rows, 95 % with all; without prefetch 39
+// and 27 %, with prefetch to the first level 33 and 28 %.)
+#include "kernels/cpu/row_list.h"
+#include "kernels/cpu/unroll.h"
+#include "kernels/levels.h"
+#include "kernels/row_streams.h"
+
+namespace thermocline::kernels::THERMOCLINE_LEVEL {
+namespace {
+
+constexpr int kTileTokens = 4;
+
+// A type and how its rows are split.
+template <int kTypeIndex, int kLeadBits>
+struct Form {
+  static constexpr RowType kType = kRowTypes[kTypeIndex];
+  static constexpr int kLead = kLeadBits;
+  static constexpr RowStream kLeadStream = lead_stream(kType, kLead);
+  static constexpr RowStream kRestStream = rest_stream(kType, kLead);
+  static constexpr bool kIsSign = lead_is_sign(kType, kLead);
+};
+
+// What 16 rows have in one piece, turned. Dword d of a plane at [d].
+struct TurnedPiece {
+  alignas(64) uint32_t lead[4 * kPieceBlocks][16];  // planes one after another
+  alignas(64) uint32_t rest[8 * kPieceBlocks][16];
+  alignas(64) float scale[kPieceBlocks][16];
+  alignas(64) float min[kPieceBlocks][16];      // with minimum
+  alignas(64) float sub[2 * kPieceBlocks][16];  // two scales a block
+};
+
+template <RowStream kStream>
+THERMOCLINE_INLINE void turn_quants(const uint8_t* const rows[16], int64_t n_blocks,
+                                    uint32_t (*out)[16]) {
+  int64_t n_dwords = kStream.planes.bits * n_blocks;
+  for (int64_t d = 0; d < n_dwords; d += 4) {  // may write up to 3 dwords more than there are
+    I32x16 turned[4];
+    transpose_rows(rows, 4 * d, turned);
+    THERMOCLINE_UNROLL
+    for (int i = 0; i < 4; ++i) store_i32(turned[i], out[d + i]);
+  }
+}
+
+THERMOCLINE_INLINE I32x16 dword_of_rows(const uint8_t* const rows[16], int64_t offset) {
+  alignas(64) uint32_t dwords[16];
+  THERMOCLINE_UNROLL
+  for (int r = 0; r < 16; ++r) __builtin_memcpy(&dwords[r], rows[r] + offset, 4);
+  return load_i32(dwords);
+}
+
+template <ScaleKind kKind>
+THERMOCLINE_INLINE void turn_scales(const uint8_t* const rows[16], int64_t offset, int64_t n_blocks,
+                                    TurnedPiece* piece) {
+  I32x16 turned[4];
+  transpose_rows(rows, offset, turned);
+  if constexpr (kKind == ScaleKind::kOne) {
+    THERMOCLINE_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      store(f16_half<0>(turned[i]), piece->scale[2 * i]);
+      store(f16_half<1>(turned[i]), piece->scale[2 * i + 1]);
+    }
+  } else if constexpr (kKind == ScaleKind::kWithMinimum) {
+    const I32x16 super = dword_of_rows(rows, offset + 2 * n_blocks);
+    const F32x16 d = f16_half<0>(super), dmin = f16_half<1>(super);
+    const auto four = [&]<int i>() {
+      store(d * u8_byte<i>(turned[0]), piece->scale[i]);
+      store(d * u8_byte<i>(turned[1]), piece->scale[i + 4]);
+      store(dmin * u8_byte<i>(turned[2]), piece->min[i]);
+      store(dmin * u8_byte<i>(turned[3]), piece->min[i + 4]);
+    };
+    four.template operator()<0>();
+    four.template operator()<1>();
+    four.template operator()<2>();
+    four.template operator()<3>();
+  } else {
+    store(f16_half<0>(dword_of_rows(rows, offset + 2 * n_blocks)), piece->scale[0]);
+    THERMOCLINE_UNROLL
+    for (int i = 0; i < 4; ++i) {  // dword i: the two of block 2 i, then of 2 i + 1
+      store(i8_byte<0>(turned[i]), piece->sub[4 * i]);
+      store(i8_byte<1>(turned[i]), piece->sub[4 * i + 1]);
+      store(i8_byte<2>(turned[i]), piece->sub[4 * i + 2]);
+      store(i8_byte<3>(turned[i]), piece->sub[4 * i + 3]);
+    }
+  }
+}
+
+// The bits of chunk c that one plane has, or-ed into the quants.
+template <int kWidth, int kPosition, int c>
+THERMOCLINE_INLINE I32x16 plane_bits(I32x16 quants, const uint32_t (*plane)[16], int64_t b) {
+  constexpr int kPerDword = 8 / kWidth;
+  constexpr int kDword = kWidth == 4 ? c % 4 : c / kPerDword;
+  constexpr int kShift = (kWidth == 4 ? c / 4 : c % kPerDword) * kWidth;
+  constexpr int kMask = ((1 << kWidth) - 1) << kPosition;
+  I32x16 x = load_i32(plane[b * kWidth + kDword]);
+  if constexpr (kShift > kPosition) x = shift_right<kShift - kPosition>(x);
+  if constexpr (kShift < kPosition) x = shift_left<kPosition - kShift>(x);
+  return kMask == 255 ? x : or_bytes(quants, x, kMask);
+}
+
+// kDown: how far the stream's bits are moved down, to bit 0 for a sketch.
+template <RowStream kStream, int c, int kDown = 0>
+THERMOCLINE_INLINE I32x16 stream_bits(I32x16 quants, const uint32_t (*turned)[16], int64_t n_blocks,
+                                      int64_t b) {
+  constexpr Planes kPlanes = kStream.planes;
+  if constexpr (kPlanes.n > 0) {
+    quants = plane_bits<kPlanes.width[0], kPlanes.position[0] - kDown, c>(quants, turned, b);
+    turned += n_blocks * kPlanes.width[0];
+  }
+  if constexpr (kPlanes.n > 1) {
+    quants = plane_bits<kPlanes.width[1], kPlanes.position[1] - kDown, c>(quants, turned, b);
+    turned += n_blocks * kPlanes.width[1];
+  }
+  if constexpr (kPlanes.n > 2) {
+    quants = plane_bits<kPlanes.width[2], kPlanes.position[2] - kDown, c>(quants, turned, b);
+  }
+  return quants;
+}
+
+// The activations of T tokens in one block.
+template <int T>
+struct Tokens {
+  const int8_t* q;
+  const float* scale;
+  const int32_t* sum;
+  int64_t q_stride, stride;
+  THERMOCLINE_INLINE I32x16 four(int t, int c) const {
+    int32_t bits;
+    __builtin_memcpy(&bits, q + t * q_stride + 4 * c, sizeof(bits));
+    return all_lanes_i32(bits);
+  }
+};
+
+// Adds a block's products to acc.
+template <class F, bool kSketch, int T>
+struct BlockProduct {
+  static constexpr int kBits = kSketch ? F::kLead : F::kType.bits;
+  const TurnedPiece& piece;
+  int64_t n_blocks;
+
+  template <int c>
+  THERMOCLINE_INLINE I32x16 chunk(int64_t b, F32x16 scale) const {
+    I32x16 q = all_lanes_i32(0);
+    if constexpr (kSketch) {
+      return stream_bits<F::kLeadStream, c, F::kType.bits - F::kLead>(q, piece.lead, n_blocks, b);
+    }
+    q = stream_bits<F::kRestStream, c>(q, piece.rest, n_blocks, b);
+    if constexpr (F::kIsSign) {
+      I32x16 sign = stream_bits<F::kLeadStream, c>(all_lanes_i32(0), piece.lead, n_blocks, b);
+      return or_bytes(q, flip_where_negative(sign, scale), 1 << (F::kType.bits - 1));
+    }
+    return stream_bits<F::kLeadStream, c>(q, piece.lead, n_blocks, b);
+  }
+
+  template <int first>
+  THERMOCLINE_INLINE void add_chunks(int64_t b, const Tokens<T>& x, F32x16 scale,
+                                     I32x16* sums) const {
+    const auto add = [&]<int c>() {
+      const I32x16 weights = chunk<c>(b, scale);
+      THERMOCLINE_UNROLL
+      for (int t = 0; t < T; ++t) sums[t] = add_dot<kBits>(sums[t], weights, x.four(t, c));
+    };
+    add.template operator()<first>();
+    add.template operator()<first + 1>();
+    add.template operator()<first + 2>();
+    add.template operator()<first + 3>();
+  }
+
+  // The integer of a block: sums minus the zero point; of a sketch, twice the middle values.
+  static THERMOCLINE_INLINE I32x16 centred(I32x16 sum, I32x16 x_sum) {
+    constexpr int kZero = F::kType.zero_point();
+    if constexpr (kSketch) {
+      if constexpr (kZero == 0) return shift_left<1>(sum) + x_sum;
+      return shift_left<1>(sum) + x_sum - shift_left<F::kLead>(x_sum);
+    }
+    if constexpr (kZero == 0) return sum;
+    return sum - shift_left<F::kType.bits - 1>(x_sum);
+  }
+
+  THERMOCLINE_INLINE void add(int64_t b, const Tokens<T>& x, F32x16* acc) const {
+    constexpr ScaleKind kKind = F::kType.scales;
+    constexpr bool kHasScale = !(kSketch && F::kIsSign);
+    // Half a step of the sketch, in units of the quant's own.
+    constexpr float kHalfStep = kSketch ? 0.5f * (1 << (F::kType.bits - F::kLead)) : 1.0f;
+    F32x16 scale = all_lanes(0.0f);
+    if constexpr (kHasScale) scale = load(piece.scale[kKind == ScaleKind::kTwo ? 0 : b]);
+    const F32x16 step = kSketch ? scale * all_lanes(kHalfStep) : scale;
+    I32x16 first[T], second[T];
+    THERMOCLINE_UNROLL
+    for (int t = 0; t < T; ++t) first[t] = second[t] = all_lanes_i32(0);
+    add_chunks<0>(b, x, scale, first);
+    add_chunks<4>(b, x, scale, kKind == ScaleKind::kTwo ? second : first);
+    THERMOCLINE_UNROLL
+    for (int t = 0; t < T; ++t) {
+      const I32x16 x_sum = all_lanes_i32(x.sum[t * x.stride]);
+      const F32x16 x_scale = all_lanes(x.scale[t * x.stride]);
+      if constexpr (kKind == ScaleKind::kTwo) {
+        I32x16 x_first = all_lanes_i32(0);
+        const I32x16 ones = all_lanes_i32(0x01010101);
+        THERMOCLINE_UNROLL
+        for (int c = 0; c < 4; ++c) x_first = add_dot<1>(x_first, ones, x.four(t, c));
+        // Below 2^24, and so is each product: exact in f32.
+        F32x16 integer = to_f32(centred(first[t], x_first)) * load(piece.sub[2 * b]);
+        integer =
+            fma(to_f32(centred(second[t], x_sum - x_first)), load(piece.sub[2 * b + 1]), integer);
+        acc[t] = fma(integer, step * x_scale, acc[t]);
+      } else {
+        const F32x16 integer = to_f32(centred(first[t], x_sum));
+        acc[t] = fma(integer, kHasScale ? step * x_scale : x_scale, acc[t]);
+      }
+      if constexpr (kKind == ScaleKind::kWithMinimum) {
+        F32x16 min = load(piece.min[b]);
+        if constexpr (kSketch) min = fma(scale, all_lanes(0.5f), min);
+        acc[t] = fma(negate(to_f32(x_sum)), min * x_scale, acc[t]);
+      }
+    }
+  }
+};
+
+template <class F, bool kSketch, int T>
+THERMOCLINE_INLINE void piece_tile(const TurnedPiece& piece, int64_t first_block, int64_t n_blocks,
+                                   const QuantizedRows& x, int64_t token, float* out,
+                                   int64_t out_stride) {
+  const int64_t stride = x.stride / kBlockCols;
+  Tokens<T> at = {x.q + token * x.stride + first_block * kBlockCols,
+                  x.scale + token * stride + first_block, x.sum + token * stride + first_block,
+                  x.stride, stride};
+  const BlockProduct<F, kSketch, T> product = {piece, n_blocks};
+  F32x16 acc[T];
+  THERMOCLINE_UNROLL
+  for (int t = 0; t < T; ++t) {
+    acc[t] = first_block == 0 ? all_lanes(0.0f) : load(out + (token + t) * out_stride);
+  }
+  for (int64_t b = 0; b < n_blocks; ++b) {
+    product.add(b, at, acc);
+    at.q += kBlockCols;
+    ++at.scale;
+    ++at.sum;
+  }
+  THERMOCLINE_UNROLL
+  for (int t = 0; t < T; ++t) store(acc[t], out + (token + t) * out_stride);
+}
+
+template <class F, bool kSketch>
+void multiply_piece(const TurnedPiece& piece, int64_t first_block, int64_t n_blocks,
+                    const QuantizedRows& x, int64_t n_tokens, float* out, int64_t out_stride) {
+  int64_t t = 0;
+  for (; t + kTileTokens <= n_tokens; t += kTileTokens) {
+    piece_tile<F, kSketch, kTileTokens>(piece, first_block, n_blocks, x, t, out, out_stride);
+  }
+  for (; t < n_tokens; ++t) {
+    piece_tile<F, kSketch, 1>(piece, first_block, n_blocks, x, t, out, out_stride);
+  }
+}
+
+template <class F, bool kSketch>
+void multiply_rows(const RowMatrix& w, const RowList& list, const QuantizedRows& x,
+                   int64_t n_tokens, float* out, int64_t out_stride) {
+  constexpr bool kReadsLead = F::kLead > 0, kReadsRest = !kSketch;
+  const int64_t n_blocks = w.n_cols / kBlockCols;
+  const uint8_t *lead[16], *rest[16], *next_lead[16], *next_rest[16];
+  if (kReadsLead) list.pointers(0, w.lead, w.lead_bytes, next_lead);
+  if (kReadsRest) list.pointers(0, w.rest, w.rest_bytes, next_rest);
+  TurnedPiece piece;
+  for (int64_t i = 0; i < list.n; i += 16) {
+    const int64_t next = i + 16 < list.n ? i + 16 : i;
+    for (int r = 0; r < 16; ++r) {
+      if (kReadsLead) lead[r] = next_lead[r];
+      if (kReadsRest) rest[r] = next_rest[r];
+    }
+    if (kReadsLead) list.pointers(next, w.lead, w.lead_bytes, next_lead);
+    if (kReadsRest) list.pointers(next, w.rest, w.rest_bytes, next_rest);
+    int64_t lead_at = 0, rest_at = 0;
+    for (int64_t b = 0; b < n_blocks; b += kPieceBlocks) {
+      const int64_t n = n_blocks - b < kPieceBlocks ? n_blocks - b : kPieceBlocks;
+      const uint8_t *lead_piece[16], *rest_piece[16];
+      if constexpr (kReadsLead) {
+        for (int r = 0; r < 16; ++r) lead_piece[r] = lead[r] + lead_at;
+        turn_quants<F::kLeadStream>(lead_piece, n, piece.lead);
+        if constexpr (F::kLeadStream.has_scales) {
+          turn_scales<F::kType.scales>(lead_piece, F::kLeadStream.quant_bytes(n), n, &piece);
+        }
+        prefetch_rows(next_lead, lead_at, F::kLeadStream.piece_bytes(n));
+        lead_at += F::kLeadStream.piece_bytes(n);
+      }
+      if constexpr (kReadsRest) {
+        for (int r = 0; r < 16; ++r) rest_piece[r] = rest[r] + rest_at;
+        turn_quants<F::kRestStream>(rest_piece, n, piece.rest);
+        if constexpr (F::kRestStream.has_scales) {
+          turn_scales<F::kType.scales>(rest_piece, F::kRestStream.quant_bytes(n), n, &piece);
+        }
+        prefetch_rows(next_rest, rest_at, F::kRestStream.piece_bytes(n));
+        rest_at += F::kRestStream.piece_bytes(n);
+      }
+      multiply_piece<F, kSketch>(piece, b, n, x, n_tokens, out + i, out_stride);
+    }
+    if constexpr (kSketch && F::kIsSign) {
+      float scale[16];
+      for (int r = 0; r < 16; ++r) {
+        scale[r] = w.row_scale[list.first + (i + r < list.n ? i + r : list.n - 1)];
+      }
+      for (int64_t t = 0; t < n_tokens; ++t) {
+        store(load(out + i + t * out_stride) * load(scale), out + i + t * out_stride);
+      }
+    }
+  }
+}
+
+template <bool kSketch>
+void multiply_any(const RowMatrix& w, const RowList& list, const QuantizedRows& x, int64_t n_tokens,
+                  float* out, int64_t out_stride) {
+  const auto with = [&]<int kTypeIndex>() {
+    switch (w.lead_bits) {
+      case 0:
+        if constexpr (!kSketch) {
+          return multiply_rows<Form<kTypeIndex, 0>, false>(w, list, x, n_tokens, out, out_stride);
+        }
+        __builtin_trap();  // rows that are not split have no sketch
+      case 1:
+        return multiply_rows<Form<kTypeIndex, 1>, kSketch>(w, list, x, n_tokens, out, out_stride);
+      case 2:
+        return multiply_rows<Form<kTypeIndex, 2>, kSketch>(w, list, x, n_tokens, out, out_stride);
+      default:
+        return multiply_rows<Form<kTypeIndex, 3>, kSketch>(w, list, x, n_tokens, out, out_stride);
+    }
+  };
+  if (list.n == 0) return;
+  switch (w.type) {
+    case kRowTypes[0].type:
+      return with.template operator()<0>();
+    case kRowTypes[1].type:
+      return with.template operator()<1>();
+    case kRowTypes[2].type:
+      return with.template operator()<2>();
+    case kRowTypes[3].type:
+      return with.template operator()<3>();
+    case kRowTypes[4].type:
+      return with.template operator()<4>();
+    default:
+      __builtin_trap();  // float rows take rows_f32
+  }
+}
+
+}  // namespace
+
+void rows_int8(const RowMatrix& w, const int32_t* rows, int64_t n_rows, const QuantizedRows& x,
+               int64_t n_tokens, float* out, int64_t out_stride) {
+  multiply_any<false>(w, {rows, 0, n_rows}, x, n_tokens, out, out_stride);
+}
+
+void sketch_int8(const RowMatrix& w, int64_t row_begin, int64_t row_end, const QuantizedRows& x,
+                 int64_t n_tokens, float* out, int64_t out_stride) {
+  multiply_any<true>(w, {nullptr, row_begin, row_end - row_begin}, x, n_tokens, out, out_stride);
+}
+
+}  // namespace thermocline::kernels::THERMOCLINE_LEVEL
