@@ -54,6 +54,19 @@ void read_q4_k(const uint8_t* p, int sub, FileBlock* block) {
   block->dmin = load_u16(p + offsetof(BlockQ4_K, dmin));
 }
 
+void read_q5_k(const uint8_t* p, int sub, FileBlock* block) {
+  const uint8_t* qs = p + offsetof(BlockQ5_K, qs) + sub / 2 * 32;
+  const uint8_t* qh = p + offsetof(BlockQ5_K, qh);
+  for (int c = 0; c < 8; ++c) {
+    const uint32_t low = load_u32(qs + 4 * c) >> sub % 2 * 4 & 0x0f0f0f0fu;
+    const uint32_t high = load_u32(qh + 4 * c) >> sub & 0x01010101u;
+    block->chunk[c] = low | high << 4;
+  }
+  read_sub_scales(p + offsetof(BlockQ5_K, scales), sub, block);
+  block->d = load_u16(p + offsetof(BlockQ5_K, d));
+  block->dmin = load_u16(p + offsetof(BlockQ5_K, dmin));
+}
+
 // Sub-blocks 0..3 share 64 bytes of ql (32 bytes each for the even and the odd, low nibbles, then
 // high ones) and 32 of qh (2 bits each); 4..7 alike.
 void read_q6_k(const uint8_t* p, int sub, FileBlock* block) {
@@ -70,6 +83,17 @@ void read_q6_k(const uint8_t* p, int sub, FileBlock* block) {
 
 }  // namespace
 
+uint32_t FileBlock::plane_dword(int width, int position, int i) const {
+  const int per_dword = 8 / width;
+  const uint32_t mask = ((1u << width) - 1) * 0x01010101u;
+  uint32_t dword = 0;
+  for (int j = 0; j < per_dword; ++j) {  // 4 bits: chunks i and i + 4; others: neighbours
+    const int c = width == 4 ? i + 4 * j : i * per_dword + j;
+    dword |= (chunk[c] >> position & mask) << j * width;
+  }
+  return dword;
+}
+
 FileBlock read_file_block(TensorType type, const uint8_t* row, int64_t b) {
   const TypeInfo* info = type_info(type);
   const int64_t blocks = info->block_size / 32;  // 1, or 8 in a super-block
@@ -85,6 +109,9 @@ FileBlock read_file_block(TensorType type, const uint8_t* row, int64_t b) {
       break;
     case TensorType::kQ4_K:
       read_q4_k(p, sub, &block);
+      break;
+    case TensorType::kQ5_K:
+      read_q5_k(p, sub, &block);
       break;
     case TensorType::kQ6_K:
       read_q6_k(p, sub, &block);

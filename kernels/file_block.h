@@ -13,6 +13,10 @@ struct FileBlock {
   uint16_t d, dmin;   // f16; of the super-block in K types; dmin only where there is a minimum
   // Q4_K, Q5_K: the 6-bit scale, the 6-bit minimum; Q6_K: the two i8 scales.
   uint8_t sub[2];
+
+  // Dword i of a plane of the quants' bits from `position` up, `width` of them: rows.h tells how
+  // planes are made up. A packed group has the same dwords.
+  uint32_t plane_dword(int width, int position, int i) const;
 };
 
 // Block b of a row (its first byte is `row`).

@@ -5,7 +5,6 @@
 
 #include "common/util/check.h"
 #include "kernels/file_block.h"
-#include "kernels/reference/row_block.h"
 
 namespace thermocline::kernels {
 namespace {

@@ -56,12 +56,12 @@ bool is_transposed_type(TensorType type);
 NeuronMatrix transposed_layout(TensorType type, int64_t n_neurons, int64_t n_cols);
 NeuronMatrix neuron_layout(TensorType type, int64_t n_neurons, int64_t n_blocks, int64_t n_cols);
 
-// Row `neuron` from a row of ffn_down_t in the file.
+// Row `neuron` from a row of ffn_down_t in the file. The row must be zeros before.
 void pack_transposed_row(const NeuronMatrix& matrix, int64_t neuron, const uint8_t* file_row);
 
 // All that the matrix takes from file_block, a block of 32 columns of ffn_down: `file` points at
 // its row 0, rows are file_row_bytes apart. neuron[i] is where column i of the block goes, or -1;
-// `block` is the number of its planes.
+// `block` is the number of its planes. The rows must be zeros before.
 void pack_neuron_block(const NeuronMatrix& matrix, int64_t block, const int32_t neuron[32],
                        const uint8_t* file, int64_t file_row_bytes, int64_t file_block);
 

@@ -28,6 +28,14 @@ inline constexpr RowType kRowTypes[] = {
     {TensorType::kQ6_K, 6, ScaleKind::kTwo},
 };
 
+// No bits where a type has no blocks.
+constexpr RowType row_type_of(TensorType type) {
+  for (const RowType& row : kRowTypes) {
+    if (row.type == type) return row;
+  }
+  return {};
+}
+
 // `bits` bits of a quant from bit `base` up, as planes from the lowest bits on.
 struct Planes {
   int n = 0;

@@ -13,13 +13,6 @@
 namespace thermocline::kernels {
 namespace {
 
-const RowType& row_type(TensorType type) {
-  for (const RowType& row : kRowTypes) {
-    if (row.type == type) return row;
-  }
-  THERMOCLINE_CHECK(false);
-}
-
 void store_u16(uint8_t* p, uint16_t v) { std::memcpy(p, &v, sizeof(v)); }
 
 // One piece of a stream.
@@ -29,17 +22,13 @@ struct Piece {
   int64_t n_blocks;
 };
 
-void store_quants(const Piece& piece, int64_t b, const uint32_t chunk[8]) {
+void store_quants(const Piece& piece, int64_t b, const FileBlock& block) {
+  const Planes& planes = piece.stream.planes;
   uint8_t* plane = piece.data;
-  for (int p = 0; p < piece.stream.planes.n; ++p) {
-    const int width = piece.stream.planes.width[p], per_dword = 8 / width;
-    const uint32_t mask = ((1u << width) - 1) * 0x01010101u;
+  for (int p = 0; p < planes.n; ++p) {
+    const int width = planes.width[p];
     for (int i = 0; i < width; ++i) {
-      uint32_t dword = 0;
-      for (int j = 0; j < per_dword; ++j) {  // 4 bits: chunks i and i + 4; others: neighbours
-        const int c = width == 4 ? i + 4 * j : i * per_dword + j;
-        dword |= (chunk[c] >> piece.stream.planes.position[p] & mask) << j * width;
-      }
+      const uint32_t dword = block.plane_dword(width, planes.position[p], i);
       std::memcpy(plane + 4 * (b * width + i), &dword, sizeof(dword));
     }
     plane += 4 * width * piece.n_blocks;
@@ -80,8 +69,8 @@ RowMatrix row_layout(TensorType type, int64_t n_rows, int64_t n_cols, int lead_b
     m.rest_bytes = n_cols * info->block_bytes;
     return m;
   }
-  THERMOCLINE_CHECK(n_cols % kBlockCols == 0);
-  const RowType& row = row_type(type);
+  THERMOCLINE_CHECK(n_cols % info->block_size == 0);
+  const RowType row = row_type_of(type);
   m.rest_bytes = rest_stream(row, lead_bits).row_bytes(n_cols / kBlockCols);
   if (lead_bits > 0) m.lead_bytes = lead_stream(row, lead_bits).row_bytes(n_cols / kBlockCols);
   return m;
@@ -94,7 +83,7 @@ void pack_row(const RowMatrix& matrix, int64_t row, const uint8_t* file_row) {
     return;
   }
   uint8_t* lead = const_cast<uint8_t*>(matrix.lead) + row * matrix.lead_bytes;
-  const RowType& type = row_type(matrix.type);
+  const RowType type = row_type_of(matrix.type);
   const RowStream rest_shape = rest_stream(type, matrix.lead_bits);
   const RowStream lead_shape = lead_stream(type, matrix.lead_bits);
   const bool is_sign = lead_is_sign(type, matrix.lead_bits);
@@ -105,7 +94,7 @@ void pack_row(const RowMatrix& matrix, int64_t row, const uint8_t* file_row) {
     const Piece rest_piece = {rest_shape, rest, n}, lead_piece = {lead_shape, lead, n};
     for (int64_t b = 0; b < n; ++b) {
       FileBlock block = read_file_block(matrix.type, file_row, first + b);
-      store_quants(rest_piece, b, block.chunk);
+      store_quants(rest_piece, b, block);
       store_scales(rest_piece, b, block);
       if (is_sign) {
         int64_t sum = 0;
@@ -119,7 +108,7 @@ void pack_row(const RowMatrix& matrix, int64_t row, const uint8_t* file_row) {
         }
       }
       if (matrix.lead_bits == 0) continue;
-      store_quants(lead_piece, b, block.chunk);
+      store_quants(lead_piece, b, block);
       store_scales(lead_piece, b, block);
     }
     rest += rest_shape.piece_bytes(n);
@@ -133,7 +122,8 @@ void pack_row(const RowMatrix& matrix, int64_t row, const uint8_t* file_row) {
 
 void unpack_row(const RowMatrix& matrix, int64_t row, float* values) {
   if (type_info(matrix.type)->is_float) {
-    for (int64_t k = 0; k < matrix.n_cols; ++k) values[k] = float_value(matrix, row, k);
+    const uint8_t* from = matrix.rest + row * matrix.rest_bytes;
+    for (int64_t k = 0; k < matrix.n_cols; ++k) values[k] = load_float(matrix.type, from, k);
     return;
   }
   for (int64_t b = 0; b < matrix.n_cols / kBlockCols; ++b) {

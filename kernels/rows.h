@@ -20,9 +20,9 @@
 //
 // For a sketch a row's quants are split over two streams: `lead` has the top lead_bits of every
 // quant, `rest` the others; together they are the file's. The scales lie with the lead, which needs
-// them, but for 1 bit of Q8_0 and Q4_0: there the lead bit is the sign of the weight, set for 0 and
-// above (not always the quant's own top bit: a Q4_0 scale may be negative), and one scale serves
-// the whole row.
+// them, but for 1 bit of Q8_0 and Q4_0: there the lead bit is the sign of the weight, clear where
+// its f32 has the sign bit set (not always the quant's own top bit: a Q4_0 scale may be negative),
+// and one scale serves the whole row.
 //
 // Float types: rows as in the file; they have no lead.
 #pragma once
@@ -42,7 +42,7 @@ struct RowMatrix {
   TensorType type = TensorType::kF32;
   int lead_bits = 0;  // 0..3
   int64_t n_rows = 0;
-  int64_t n_cols = 0;  // a multiple of 32 for quantized types
+  int64_t n_cols = 0;  // of a quantized type: a multiple of its block size
   int64_t rest_bytes = 0, lead_bytes = 0;
 
   int64_t n_bytes() const { return n_rows * (rest_bytes + lead_bytes); }

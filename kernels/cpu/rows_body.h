@@ -171,25 +171,24 @@ struct BlockProduct {
     add.template operator()<first + 3>();
   }
 
-  // The integer of a block: sums minus the zero point; of a sketch, twice the middle values.
-  static THERMOCLINE_INLINE I32x16 centred(I32x16 sum, I32x16 x_sum) {
-    constexpr int kZero = F::kType.zero_point();
-    if constexpr (kSketch) {
-      if constexpr (kZero == 0) return shift_left<1>(sum) + x_sum;
-      return shift_left<1>(sum) + x_sum - shift_left<F::kLead>(x_sum);
-    }
-    if constexpr (kZero == 0) return sum;
-    return sum - shift_left<F::kType.bits - 1>(x_sum);
+  // What the integer of a block is: sums, less kTakenOff times the sum of the activations. Of a
+  // sketch it is twice the middle values: of q .. q + 2^n - 1 that is 2 q + 2^n - 1; +-1 of a sign.
+  static constexpr int kBitsBelow = F::kType.bits - F::kLead;
+  static constexpr int kShift = !kSketch ? 0 : F::kIsSign ? 1 : kBitsBelow + 1;
+  static constexpr int kTakenOff = !kSketch     ? F::kType.zero_point()
+                                   : F::kIsSign ? 1
+                                                : 2 * F::kType.zero_point() - (1 << kBitsBelow) + 1;
+  static THERMOCLINE_INLINE I32x16 centred(I32x16 sum, I32x16 taken_off) {
+    if constexpr (kShift > 0) sum = shift_left<kShift>(sum);
+    return kTakenOff == 0 ? sum : sum - taken_off;
   }
 
   THERMOCLINE_INLINE void add(int64_t b, const Tokens<T>& x, F32x16* acc) const {
     constexpr ScaleKind kKind = F::kType.scales;
     constexpr bool kHasScale = !(kSketch && F::kIsSign);
-    // Half a step of the sketch, in units of the quant's own.
-    constexpr float kHalfStep = kSketch ? 0.5f * (1 << (F::kType.bits - F::kLead)) : 1.0f;
     F32x16 scale = all_lanes(0.0f);
     if constexpr (kHasScale) scale = load(piece.scale[kKind == ScaleKind::kTwo ? 0 : b]);
-    const F32x16 step = kSketch ? scale * all_lanes(kHalfStep) : scale;
+    const F32x16 step = kSketch ? scale * all_lanes(0.5f) : scale;
     I32x16 first[T], second[T];
     THERMOCLINE_UNROLL
     for (int t = 0; t < T; ++t) first[t] = second[t] = all_lanes_i32(0);
@@ -197,26 +196,26 @@ struct BlockProduct {
     add_chunks<4>(b, x, scale, kKind == ScaleKind::kTwo ? second : first);
     THERMOCLINE_UNROLL
     for (int t = 0; t < T; ++t) {
-      const I32x16 x_sum = all_lanes_i32(x.sum[t * x.stride]);
+      const int32_t x_sum = x.sum[t * x.stride];
+      const I32x16 taken_off = all_lanes_i32(kTakenOff * x_sum);
       const F32x16 x_scale = all_lanes(x.scale[t * x.stride]);
       if constexpr (kKind == ScaleKind::kTwo) {
-        I32x16 x_first = all_lanes_i32(0);
-        const I32x16 ones = all_lanes_i32(0x01010101);
+        I32x16 of_first = all_lanes_i32(0);
+        const I32x16 weights = all_lanes_i32(kTakenOff * 0x01010101);
         THERMOCLINE_UNROLL
-        for (int c = 0; c < 4; ++c) x_first = add_dot<1>(x_first, ones, x.four(t, c));
-        // Below 2^24, and so is each product: exact in f32.
-        F32x16 integer = to_f32(centred(first[t], x_first)) * load(piece.sub[2 * b]);
-        integer =
-            fma(to_f32(centred(second[t], x_sum - x_first)), load(piece.sub[2 * b + 1]), integer);
+        for (int c = 0; c < 4; ++c) of_first = add_dot<7>(of_first, weights, x.four(t, c));
+        // Each product is below 2^24, exact in f32; a sketch's sum may pass it: rounded once.
+        F32x16 integer = to_f32(centred(first[t], of_first)) * load(piece.sub[2 * b]);
+        integer = fma(to_f32(centred(second[t], taken_off - of_first)), load(piece.sub[2 * b + 1]),
+                      integer);
         acc[t] = fma(integer, step * x_scale, acc[t]);
       } else {
-        const F32x16 integer = to_f32(centred(first[t], x_sum));
+        const F32x16 integer = to_f32(centred(first[t], taken_off));
         acc[t] = fma(integer, kHasScale ? step * x_scale : x_scale, acc[t]);
       }
       if constexpr (kKind == ScaleKind::kWithMinimum) {
-        F32x16 min = load(piece.min[b]);
-        if constexpr (kSketch) min = fma(scale, all_lanes(0.5f), min);
-        acc[t] = fma(negate(to_f32(x_sum)), min * x_scale, acc[t]);
+        const F32x16 minus_sum = all_lanes(-static_cast<float>(x_sum));
+        acc[t] = fma(minus_sum, load(piece.min[b]) * x_scale, acc[t]);
       }
     }
   }

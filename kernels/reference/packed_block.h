@@ -3,33 +3,11 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
-#include "common/gguf/half.h"
 #include "kernels/packed.h"
+#include "kernels/reference/weights.h"
 
 namespace thermocline::kernels {
-
-// 32 weights of a quantized type: weight k = (scale * sub_scale[k / 16]) * q[k] - min.
-struct RowBlock {
-  int32_t q[32];         // signed, the zero point taken off
-  int32_t sub_scale[2];  // 1 but in Q6_K
-  float scale;           // d, in Q4_K and Q5_K d * its 6-bit scale
-  float min;             // Q4_K, Q5_K: dmin * its 6-bit minimum
-  bool has_min;
-
-  float value(int k) const {
-    const float at_zero = scale * static_cast<float>(sub_scale[k / 16]);
-    const float product = at_zero * static_cast<float>(q[k]);
-    return has_min ? product - min : product;
-  }
-};
-
-inline float load_f16(const uint8_t* p) {
-  uint16_t bits;
-  std::memcpy(&bits, p, sizeof(bits));
-  return f16_to_f32(bits);
-}
 
 // Where block b, and the own part of its super-block, lie in a group.
 inline int64_t block_offset(const PackedMatrix& w, int64_t b) {

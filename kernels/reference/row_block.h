@@ -1,23 +1,14 @@
-// Reads one block, or one float, out of a RowMatrix, a value at a time: what the reference kernels
+// Reads one block out of a RowMatrix, a value at a time: what the reference kernels
 // and unpack_row know of the layout (rows.h describes it). Not for ISA files.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 
-#include "common/gguf/half.h"
-#include "kernels/reference/packed_block.h"
+#include "kernels/reference/weights.h"
 #include "kernels/row_streams.h"
 
 namespace thermocline::kernels {
-
-constexpr RowType row_type_of(TensorType type) {
-  for (const RowType& row : kRowTypes) {
-    if (row.type == type) return row;
-  }
-  return {};
-}
 
 // A block of one stream: where its piece is, and which block of the piece.
 struct StreamBlock {
@@ -88,18 +79,6 @@ inline RowBlock read_row_block(const RowMatrix& w, int64_t row, int64_t block) {
     out.q[k] = static_cast<int32_t>(q) - type.zero_point();
   }
   return out;
-}
-
-inline float float_value(const RowMatrix& w, int64_t row, int64_t k) {
-  const uint8_t* p = w.rest + row * w.rest_bytes;
-  if (w.type == TensorType::kF32) {
-    float value;
-    std::memcpy(&value, p + 4 * k, sizeof(value));
-    return value;
-  }
-  uint16_t bits;
-  std::memcpy(&bits, p + 2 * k, sizeof(bits));
-  return w.type == TensorType::kF16 ? f16_to_f32(bits) : bf16_to_f32(bits);
 }
 
 }  // namespace thermocline::kernels
