@@ -1,77 +1,26 @@
 // Times the matmul kernels of each ISA level beside the machine's own limits, measured in the same
-// run: GB/s of a GEMV next to the plain read of the same threads, GMAC/s of a GEMM of 128 tokens
-// next to a loop of nothing but multiplications. Not a test; use: kernel_bench [TYPE...]
+// run: GB/s of a GEMV and of the kernels of active neurons next to the plain read of the same
+// threads, GMAC/s of a GEMM of 128 tokens next to a loop of nothing but multiplications. Not a
+// test; use: kernel_bench [TYPE...]
 #include <fmt/format.h>
 #include <immintrin.h>
-#include <sys/mman.h>
 
 #include <algorithm>
-#include <barrier>
-#include <chrono>
 #include <functional>
+#include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "kernels/ops.h"
+#include "tests/bench/against_read.h"
+#include "tests/bench/sparse_bench.h"
 
 namespace thermocline::kernels {
 namespace {
 
-constexpr int64_t kBufferBytes = int64_t{512} << 20;
-// A sample is short, so that on a busy machine some are undisturbed; pieces are read and multiplied
-// half a buffer apart, so that neither finds the other's in a cache.
-constexpr int kPieces = 8;
-constexpr int kPasses = 5;
 constexpr int64_t kCols = 4096;
 constexpr int64_t kGemmTokens = 128;
 constexpr int64_t kGemmRows = 1024;
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_of(const std::function<void()>& work) {
-  const auto start = Clock::now();
-  work();
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-// From the first start to the last end of work(thread) in n_threads threads, by their own clocks:
-// this thread may be woken late.
-double seconds_of_threads(int n_threads, const std::function<void(int)>& work) {
-  std::barrier gate(n_threads);
-  std::vector<Clock::time_point> starts(n_threads), ends(n_threads);
-  std::vector<std::thread> threads;
-  for (int i = 0; i < n_threads; ++i) {
-    threads.emplace_back([&, i] {
-      gate.arrive_and_wait();
-      starts[i] = Clock::now();
-      work(i);
-      ends[i] = Clock::now();
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  return std::chrono::duration<double>(*std::max_element(ends.begin(), ends.end()) -
-                                       *std::min_element(starts.begin(), starts.end()))
-      .count();
-}
-
-// The value below which `share` of the samples lie. The median says how fast it was, the best tenth
-// (0.9) how fast it is when neighbours on a shared machine leave it alone.
-double quantile(std::vector<double> values, double share) {
-  std::sort(values.begin(), values.end());
-  return values[static_cast<size_t>(share * static_cast<double>(values.size()))];
-}
-
-// Zero-filled huge pages for the life of the process.
-uint8_t* allocate(int64_t n_bytes) {
-  void* p = mmap(nullptr, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (p == MAP_FAILED) {
-    fmt::print(stderr, "kernel_bench: no memory for {} MiB\n", n_bytes >> 20);
-    std::exit(1);
-  }
-  madvise(p, n_bytes, MADV_HUGEPAGE);
-  return static_cast<uint8_t*>(p);
-}
 
 // Activations in both forms; their values do not matter to the time.
 struct Activations {
@@ -91,41 +40,19 @@ void multiply(const Ops& level, const PackedMatrix& w, int64_t begin, int64_t en
   }
 }
 
-void bench_gemv(const Ops& level, TensorType type, int n_threads, const uint8_t* data,
-                const Activations& a) {
+Streaming gemv_streaming(const Ops& level, TensorType type, const Activations& a) {
   const int64_t group_bytes = packed_layout(type, kGroupRows, 0, kCols).group_bytes;
-  const int64_t piece_groups = kBufferBytes / group_bytes / kPieces;
-  PackedMatrix w = packed_layout(type, piece_groups * kPieces * kGroupRows, 0, kCols);
-  w.data = data;
-  std::vector<float> out(w.n_rows);
-  volatile uint64_t sink = 0;
-  std::vector<double> read_gbps, gemv_gbps;
-  // Thread i's groups of a piece.
-  const auto first_group = [&](int piece, int i) {
-    return (piece % kPieces) * piece_groups + piece_groups * i / n_threads;
+  const int64_t n_groups = kPieceBytes / group_bytes;
+  const PackedMatrix w = packed_layout(type, n_groups * kGroupRows, 0, kCols);
+  auto out = std::make_shared<std::vector<float>>(w.n_rows);
+  const auto work = [=, &level, &a](const uint8_t* data, int thread, int n_threads) {
+    PackedMatrix matrix = w;
+    matrix.data = data;
+    const int64_t begin = n_groups * thread / n_threads;
+    multiply(level, matrix, begin, n_groups * (thread + 1) / n_threads, a, 1,
+             out->data() + begin * kGroupRows);
   };
-  const auto last_group = [&](int piece, int i) {
-    return (piece % kPieces) * piece_groups + piece_groups * (i + 1) / n_threads;
-  };
-  for (int piece = 0; piece < kPieces * kPasses; ++piece) {
-    const double read = seconds_of_threads(n_threads, [&](int i) {
-      const int64_t begin = first_group(piece, i), end = last_group(piece, i);
-      sink = sink + level.read_sum(data + begin * group_bytes, (end - begin) * group_bytes);
-    });
-    const double gemv = seconds_of_threads(n_threads, [&](int i) {
-      const int64_t begin = first_group(piece + kPieces / 2, i);
-      multiply(level, w, begin, last_group(piece + kPieces / 2, i), a, 1,
-               out.data() + begin * kGroupRows);
-    });
-    const double gigabytes = static_cast<double>(piece_groups * group_bytes) * 1e-9;
-    read_gbps.push_back(gigabytes / read);
-    gemv_gbps.push_back(gigabytes / gemv);
-  }
-  const double read = quantile(read_gbps, 0.5), gemv = quantile(gemv_gbps, 0.5);
-  const double best_read = quantile(read_gbps, 0.9), best_gemv = quantile(gemv_gbps, 0.9);
-  fmt::print("{:8} {:5} {:7} {:8.1f} {:8.1f} {:8.0f} % {:9.1f} {:8.1f} {:8.0f} %\n", level.name,
-             type_info(type)->name, n_threads, read, gemv, 100 * gemv / read, best_read, best_gemv,
-             100 * best_gemv / best_read);
+  return {"GEMV", w.n_bytes(), work};
 }
 
 // One thread's rate when nothing but registers is involved: rounds of 10 independent instructions.
@@ -182,9 +109,7 @@ void bench_gemm(const Ops& level, TensorType type, const uint8_t* data, const Ac
 }
 
 int run(const std::vector<std::string>& wanted) {
-  uint8_t* data = allocate(kBufferBytes);
-  // As f16 about 0.08; as quants and sub-scales any number.
-  for (int64_t i = 0; i < kBufferBytes; ++i) data[i] = static_cast<uint8_t>(0x28 | (i * 7 & 7));
+  const uint8_t* data = allocate_buffer();
   const Activations a;
   const auto for_each = [&](const std::function<void(const Ops&, TensorType)>& bench) {
     for (Isa isa : {Isa::kAvx512, Isa::kAvx2}) {
@@ -195,12 +120,15 @@ int run(const std::vector<std::string>& wanted) {
       }
     }
   };
-  fmt::print("GEMV, {} MiB, {} columns, GB/s       median                     best tenth\n",
-             kBufferBytes >> 20, kCols);
-  fmt::print("isa      type  threads     read     GEMV    of read      read     GEMV    of read\n");
+  fmt::print("GB/s, {} MiB, {} columns\n", kBufferBytes >> 20, kCols);
+  print_against_read_heading();
   for (int n_threads : {1, 2}) {
-    for_each(
-        [&](const Ops& level, TensorType type) { bench_gemv(level, type, n_threads, data, a); });
+    for_each([&](const Ops& level, TensorType type) {
+      bench_against_read(level, type, n_threads, data, gemv_streaming(level, type, a));
+      for (const Streaming& streaming : sparse_streamings(level, type, kCols)) {
+        bench_against_read(level, type, n_threads, data, streaming);
+      }
+    });
   }
   fmt::print(
       "\nGEMM, {} tokens, {} rows, {} columns, 1 thread, GMAC/s; peak: of 512-bit registers\n",
