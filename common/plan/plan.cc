@@ -53,14 +53,35 @@ absl::Status CheckCover(const std::string& what, std::vector<OwnedRange> parts, 
   return absl::OkStatus();
 }
 
+absl::Status CheckMode(const LayerPlan& layer, int64_t index, int32_t n_ranks) {
+  const bool is_sketch = layer.mode == Sparsity::kSketch;
+  if (is_sketch ? layer.sketch_bits < 1 || layer.sketch_bits > kMaxSketchBits
+                : layer.sketch_bits != 0) {
+    return absl::InvalidArgumentError(fmt::format(
+        "layer {}: mode {} with {} sketch bits; mode sketch takes 1 to {}, every other mode none",
+        index, SparsityName(layer.mode), layer.sketch_bits, kMaxSketchBits));
+  }
+  if (layer.decider < -1 || layer.decider >= n_ranks) {
+    return absl::InvalidArgumentError(
+        fmt::format("layer {}: its decider is rank {}, but there are {} ranks only", index,
+                    layer.decider, n_ranks));
+  }
+  if (!layer.predicted_us.empty() && static_cast<int32_t>(layer.predicted_us.size()) != n_ranks) {
+    return absl::InvalidArgumentError(fmt::format("layer {}: us is given for {} of {} ranks", index,
+                                                  layer.predicted_us.size(), n_ranks));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckLayer(const LayerPlan& layer, int64_t index, int32_t n_ranks,
-                        const ModelConfig& config) {
+                        const ModelConfig& config, int64_t neuron_unit) {
   if (static_cast<int32_t>(layer.kv_heads.size()) != n_ranks ||
       static_cast<int32_t>(layer.neurons.size()) != n_ranks) {
     return absl::InvalidArgumentError(
         fmt::format("layer {}: kv_heads is given for {} and neurons for {} of {} ranks", index,
                     layer.kv_heads.size(), layer.neurons.size(), n_ranks));
   }
+  RETURN_IF_ERROR(CheckMode(layer, index, n_ranks));
   std::vector<OwnedRange> heads, neurons;
   for (int32_t rank = 0; rank < n_ranks; ++rank) {
     heads.push_back({layer.kv_heads[rank], rank});
@@ -77,17 +98,35 @@ absl::Status CheckLayer(const LayerPlan& layer, int64_t index, int32_t n_ranks,
   const std::string where = fmt::format("layer {}: ", index);
   RETURN_IF_ERROR(CheckCover(where + "kv_heads", std::move(heads), config.n_kv_heads,
                              config.kv_heads_per_unit()));
-  return CheckCover(where + "neurons", std::move(neurons), config.d_ff, kNeuronUnit);
+  return CheckCover(where + "neurons", std::move(neurons), config.d_ff, neuron_unit);
+}
+
+absl::Status CheckProfileOf(const Plan& plan, const Profile* profile) {
+  if (plan.profile_hash.empty()) return absl::OkStatus();
+  if (profile == nullptr) {
+    return absl::InvalidArgumentError(
+        fmt::format("the plan counts neurons in the order of profile {}, but there is no profile; "
+                    "give the folder that has it with --predictor-path",
+                    plan.profile_hash));
+  }
+  if (const std::string hash = ProfileHash(*profile); hash != plan.profile_hash) {
+    return absl::InvalidArgumentError(
+        fmt::format("the plan belongs to another profile: it says {}, this one is {}",
+                    plan.profile_hash, hash));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
 
-absl::Status CheckPlan(const Plan& plan, const ModelConfig& config, const std::string& model_hash) {
+absl::Status CheckPlan(const Plan& plan, const ModelConfig& config, const std::string& model_hash,
+                       const Profile* profile) {
   if (plan.model_hash != model_hash) {
     return absl::InvalidArgumentError(
         fmt::format("the plan belongs to another model: it says {}, the file is {}",
                     plan.model_hash, model_hash));
   }
+  RETURN_IF_ERROR(CheckProfileOf(plan, profile));
   const int32_t n_ranks = plan.n_ranks();
   if (n_ranks < 1 || n_ranks > kMaxRanks) {
     return absl::InvalidArgumentError(
@@ -102,8 +141,10 @@ absl::Status CheckPlan(const Plan& plan, const ModelConfig& config, const std::s
     return absl::InvalidArgumentError(
         fmt::format("the plan has {} layers, the model {}", plan.layers.size(), config.n_layers));
   }
+  const int64_t neuron_unit = plan.profile_hash.empty() ? kNeuronUnit : 1;
   for (size_t i = 0; i < plan.layers.size(); ++i) {
-    RETURN_IF_ERROR(CheckLayer(plan.layers[i], static_cast<int64_t>(i), n_ranks, config));
+    RETURN_IF_ERROR(
+        CheckLayer(plan.layers[i], static_cast<int64_t>(i), n_ranks, config, neuron_unit));
   }
   if (static_cast<int32_t>(plan.vocab.size()) != n_ranks) {
     return absl::InvalidArgumentError(

@@ -1,5 +1,6 @@
-// The plan: who holds which shard of one model. Plain data, its JSON form, and the check that it is
-// complete. Who should hold what is decided in solver/placement.
+// The plan: who holds which shard of one model, by which mode each layer is computed, and what that
+// is predicted to cost. Plain data, its JSON form, and the check that it is complete. Who should
+// hold what is decided in solver/placement.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +10,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/model/config.h"
+#include "common/model/profile.h"
+#include "common/model/sparsity.h"
 
 namespace thermocline {
 
@@ -19,24 +22,37 @@ struct Range {  // half-open
   bool operator==(const Range&) const = default;
 };
 
+enum class RankKind : uint8_t { kCpu, kGpu };
+const char* RankKindName(RankKind kind);  // "cpu", "gpu"
+
 struct RankPlan {
   int32_t node = -1;  // NUMA node on its host, -1: wherever the worker is started
   int32_t n_threads = 1;
   std::string address;  // "host:port" of a worker that runs already; "": spawned on this host
+  RankKind kind = RankKind::kCpu;
+  int64_t memory_bytes = 0;  // that the rank may allocate; 0: nothing was promised
   bool operator==(const RankPlan&) const = default;
 };
 
 struct LayerPlan {
-  std::vector<Range> kv_heads;              // [n_ranks]; with their query heads; may be empty
-  std::vector<std::vector<Range>> neurons;  // [n_ranks], ascending, multiples of 32
+  std::vector<Range> kv_heads;  // [n_ranks]; with their query heads; may be empty
+  // [n_ranks], ascending. Numbers count in the profile's order, hottest first, when the plan has a
+  // profile_hash, and may be cut anywhere; else in file order, cut at multiples of 32.
+  std::vector<std::vector<Range>> neurons;
+  Sparsity mode = Sparsity::kOff;
+  int32_t sketch_bits = 0;           // 1..3 in mode sketch, else 0
+  int32_t decider = -1;              // rank that predicts for all; -1: each for its own neurons
+  std::vector<double> predicted_us;  // [n_ranks] of this layer in decode; empty: not predicted
   bool operator==(const LayerPlan&) const = default;
 };
 
 struct Plan {
   std::string model_hash;
+  std::string profile_hash;  // ProfileHash of the profile whose order neurons count in, or ""
   std::vector<RankPlan> ranks;
   std::vector<LayerPlan> layers;  // [n_layers]
   std::vector<Range> vocab;       // [n_ranks], rows of the output matrix; may be empty
+  double predicted_us = 0;        // one decode step; 0: not predicted
 
   int32_t n_ranks() const { return static_cast<int32_t>(ranks.size()); }
   bool operator==(const Plan&) const = default;
@@ -45,9 +61,21 @@ struct Plan {
 inline constexpr int64_t kNeuronUnit = 32;  // FFN columns are cut at quantization blocks
 inline constexpr int32_t kMaxRanks = 256;
 
+// SHA-256 over all that a profile's order depends on: the model's and the text's hash and the
+// counts. 64 hex digits.
+std::string ProfileHash(const Profile& profile);
+
 // InvalidArgument with the reason when the plan is not one for this model: other hash, a head,
-// neuron or vocabulary row missing or doubled, a cut that the layout does not allow, no ranks.
-absl::Status CheckPlan(const Plan& plan, const ModelConfig& config, const std::string& model_hash);
+// neuron or vocabulary row missing or doubled, a cut that the layout does not allow, no ranks, a
+// mode that can't be. profile: what plan.profile_hash must be of; may be null for a plan without.
+absl::Status CheckPlan(const Plan& plan, const ModelConfig& config, const std::string& model_hash,
+                       const Profile* profile = nullptr);
+
+// A rank's neurons as the file numbers them: ascending ranges, as long as they can be. order:
+// HottestFirst of the layer's profile [d_ff], or empty when the plan has no profile. For a plan
+// that CheckPlan has passed.
+std::vector<Range> FileNeurons(const LayerPlan& layer, int32_t rank,
+                               const std::vector<int32_t>& order);
 
 // JSON, one entry for each run of equal layers, so that people can read and edit it (README.md,
 // "Plans"). Parsing errors name the key.

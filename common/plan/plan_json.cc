@@ -1,6 +1,4 @@
 // A plan as JSON and back; what it must satisfy is plan.cc.
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -9,6 +7,7 @@
 
 #include "absl/strings/str_join.h"
 #include "common/plan/plan.h"
+#include "common/util/replace_file.h"
 #include "common/util/status_macros.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
@@ -17,7 +16,7 @@ namespace thermocline {
 namespace {
 
 using Json = nlohmann::ordered_json;
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
 constexpr int64_t kMaxLayers = 4096;
 
 Json ToJson(const Range& range) { return Json::array({range.begin, range.end}); }
@@ -68,6 +67,20 @@ absl::StatusOr<std::vector<Range>> ParseRanges(const Json& json, const std::stri
   return ranges;
 }
 
+// A number of microseconds.
+absl::StatusOr<double> Microseconds(const Json& json, const std::string& key) {
+  if (!json.is_number() || !(json.get<double>() >= 0 && json.get<double>() < 1e12)) {
+    return Wrong(key, "a number of microseconds, 0 or more");
+  }
+  return json.get<double>();
+}
+
+absl::StatusOr<std::string> Text(const Json& json, const std::string& key,
+                                 const std::string& expected) {
+  if (!json.is_string()) return Wrong(key, expected);
+  return json.get<std::string>();
+}
+
 absl::StatusOr<RankPlan> ParseRank(const Json& json) {
   RankPlan rank;
   constexpr int64_t kMaxInt = std::numeric_limits<int32_t>::max();
@@ -77,12 +90,44 @@ absl::StatusOr<RankPlan> ParseRank(const Json& json) {
   ASSIGN_OR_RETURN(int64_t n_threads, Integer(*threads, "threads", 1, 4096));
   rank.node = static_cast<int32_t>(node_number);
   rank.n_threads = static_cast<int32_t>(n_threads);
-  if (json.contains("kind") && json["kind"] != "cpu") return Wrong("kind", "\"cpu\"");
+  ASSIGN_OR_RETURN(const Json* kind, Member(json, "kind"));
+  if (*kind != "cpu" && *kind != "gpu") return Wrong("kind", "\"cpu\" or \"gpu\"");
+  rank.kind = *kind == "gpu" ? RankKind::kGpu : RankKind::kCpu;
+  if (json.contains("memory")) {
+    ASSIGN_OR_RETURN(rank.memory_bytes,
+                     Integer(json["memory"], "memory (bytes)", 0, int64_t{1} << 50));
+  }
   if (json.contains("address")) {
-    if (!json["address"].is_string()) return Wrong("address", "a text such as \"host:port\"");
-    rank.address = json["address"].get<std::string>();
+    ASSIGN_OR_RETURN(rank.address, Text(json["address"], "address", "a text like \"host:port\""));
   }
   return rank;
+}
+
+// "mode", and what goes with some modes only.
+absl::Status ParseMode(const Json& json, LayerPlan* layer) {
+  if (json.contains("mode")) {
+    ASSIGN_OR_RETURN(const std::string name, Text(json["mode"], "mode", "a mode of --sparsity"));
+    const absl::StatusOr<Sparsity> mode = ParseSparsity(name);
+    if (!mode.ok()) return Wrong("mode", std::string(mode.status().message()));
+    layer->mode = *mode;
+  }
+  if (json.contains("sketch_bits")) {
+    ASSIGN_OR_RETURN(const int64_t bits,
+                     Integer(json["sketch_bits"], "sketch_bits", 1, kMaxSketchBits));
+    layer->sketch_bits = static_cast<int32_t>(bits);
+  }
+  if (json.contains("decider")) {
+    ASSIGN_OR_RETURN(const int64_t rank, Integer(json["decider"], "decider", 0, kMaxRanks - 1));
+    layer->decider = static_cast<int32_t>(rank);
+  }
+  if (json.contains("us")) {
+    if (!json["us"].is_array()) return Wrong("us", "a list of one number a rank");
+    for (const Json& entry : json["us"]) {
+      ASSIGN_OR_RETURN(const double us, Microseconds(entry, "us"));
+      layer->predicted_us.push_back(us);
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ParseLayers(const Json& json, std::vector<LayerPlan>& layers) {
@@ -103,8 +148,29 @@ absl::Status ParseLayers(const Json& json, std::vector<LayerPlan>& layers) {
     ASSIGN_OR_RETURN(std::vector<Range> ranges, ParseRanges(entry, "neurons"));
     layer.neurons.push_back(std::move(ranges));
   }
+  RETURN_IF_ERROR(ParseMode(json, &layer));
   layers.insert(layers.end(), range.size(), layer);
   return absl::OkStatus();
+}
+
+std::string RankLine(const RankPlan& rank) {
+  Json entry = {
+      {"kind", RankKindName(rank.kind)}, {"node", rank.node}, {"threads", rank.n_threads}};
+  if (rank.memory_bytes > 0) entry["memory"] = rank.memory_bytes;
+  if (!rank.address.empty()) entry["address"] = rank.address;
+  return entry.dump();
+}
+
+// Layers [first, end), which are equal.
+std::string LayersLine(const LayerPlan& layer, size_t first, size_t end) {
+  Json entry = {{"layers", Json::array({first, end})}, {"mode", SparsityName(layer.mode)}};
+  if (layer.sketch_bits > 0) entry["sketch_bits"] = layer.sketch_bits;
+  if (layer.decider >= 0) entry["decider"] = layer.decider;
+  entry["kv_heads"] = ToJson(layer.kv_heads);
+  entry["neurons"] = Json::array();
+  for (const std::vector<Range>& ranges : layer.neurons) entry["neurons"].push_back(ToJson(ranges));
+  if (!layer.predicted_us.empty()) entry["us"] = layer.predicted_us;
+  return entry.dump();
 }
 
 }  // namespace
@@ -112,32 +178,24 @@ absl::Status ParseLayers(const Json& json, std::vector<LayerPlan>& layers) {
 // One line for each rank and each run of equal layers.
 std::string PlanToJson(const Plan& plan) {
   std::vector<std::string> ranks, layers;
-  for (const RankPlan& rank : plan.ranks) {
-    Json entry = {{"kind", "cpu"}, {"node", rank.node}, {"threads", rank.n_threads}};
-    if (!rank.address.empty()) entry["address"] = rank.address;
-    ranks.push_back(entry.dump());
-  }
+  for (const RankPlan& rank : plan.ranks) ranks.push_back(RankLine(rank));
   for (size_t first = 0; first < plan.layers.size();) {
-    const LayerPlan& layer = plan.layers[first];
     size_t end = first + 1;
-    while (end < plan.layers.size() && plan.layers[end] == layer) ++end;
-    Json neurons = Json::array();
-    for (const std::vector<Range>& ranges : layer.neurons) neurons.push_back(ToJson(ranges));
-    const Json entry = {{"layers", Json::array({first, end})},
-                        {"kv_heads", ToJson(layer.kv_heads)},
-                        {"neurons", std::move(neurons)}};
-    layers.push_back(entry.dump());
+    while (end < plan.layers.size() && plan.layers[end] == plan.layers[first]) ++end;
+    layers.push_back(LayersLine(plan.layers[first], first, end));
     first = end;
   }
-  const auto lines = [](const std::vector<std::string>& entries) {
-    return absl::StrJoin(entries, ",\n  ");
-  };
-  return fmt::format(
-      "{{\n \"version\": {},\n \"model\": {},\n \"ranks\": [\n  {}\n ],\n \"layers\": [\n  {}\n "
-      "],\n "
-      "\"vocab\": {}\n}}\n",
-      kVersion, Json(plan.model_hash).dump(), lines(ranks), lines(layers),
-      ToJson(plan.vocab).dump());
+  std::string text = fmt::format("{{\n \"version\": {},\n \"model\": {},\n", kVersion,
+                                 Json(plan.model_hash).dump());
+  if (!plan.profile_hash.empty()) {
+    text += fmt::format(" \"profile\": {},\n", Json(plan.profile_hash).dump());
+  }
+  text += fmt::format(" \"ranks\": [\n  {}\n ],\n \"layers\": [\n  {}\n ],\n",
+                      absl::StrJoin(ranks, ",\n  "), absl::StrJoin(layers, ",\n  "));
+  if (plan.predicted_us > 0) {
+    text += fmt::format(" \"step_us\": {},\n", Json(plan.predicted_us).dump());
+  }
+  return text + fmt::format(" \"vocab\": {}\n}}\n", ToJson(plan.vocab).dump());
 }
 
 absl::StatusOr<Plan> PlanFromJson(const std::string& text) {
@@ -150,8 +208,13 @@ absl::StatusOr<Plan> PlanFromJson(const std::string& text) {
   }
   Plan plan;
   ASSIGN_OR_RETURN(const Json* model, Member(json, "model"));
-  if (!model->is_string()) return Wrong("model", "the model's content hash");
-  plan.model_hash = model->get<std::string>();
+  ASSIGN_OR_RETURN(plan.model_hash, Text(*model, "model", "the model's content hash"));
+  if (json.contains("profile")) {
+    ASSIGN_OR_RETURN(plan.profile_hash, Text(json["profile"], "profile", "the profile's hash"));
+  }
+  if (json.contains("step_us")) {
+    ASSIGN_OR_RETURN(plan.predicted_us, Microseconds(json["step_us"], "step_us"));
+  }
   ASSIGN_OR_RETURN(const Json* ranks, Member(json, "ranks"));
   if (!ranks->is_array()) return Wrong("ranks", "a list");
   for (const Json& entry : *ranks) {
@@ -181,16 +244,10 @@ absl::StatusOr<Plan> ReadPlan(const std::string& path) {
 }
 
 absl::Status WritePlan(const Plan& plan, const std::string& path) {
-  const std::string temporary = fmt::format("{}.{}.tmp", path, ::getpid());
-  std::ofstream file(temporary, std::ios::binary | std::ios::trunc);
-  file << PlanToJson(plan);
-  file.close();
-  if (!file || std::rename(temporary.c_str(), path.c_str()) != 0) {
-    const int error = errno;
-    ::unlink(temporary.c_str());
-    return absl::UnknownError(fmt::format("{}: can't be written: {}", path, std::strerror(error)));
-  }
-  return absl::OkStatus();
+  const std::string text = PlanToJson(plan);
+  ASSIGN_OR_RETURN(const std::unique_ptr<ReplaceFile> file, ReplaceFile::Create(path));
+  RETURN_IF_ERROR(file->Write({reinterpret_cast<const uint8_t*>(text.data()), text.size()}));
+  return file->Commit();
 }
 
 }  // namespace thermocline

@@ -113,6 +113,119 @@ TEST(Plan, WithoutLayersRanksOrThreadsIsRefused) {
   EXPECT_THAT(ErrorOf(plan), HasSubstr("rank 1"));
 }
 
+// A profile of Config()'s model in which neuron i fired for i % 7 tokens.
+Profile SomeProfile() {
+  Profile profile;
+  profile.model_hash = "hash";
+  profile.text_hash = "text";
+  profile.n_tokens = 10;
+  LayerProfile layer;
+  for (uint32_t i = 0; i < 160; ++i) layer.fired.push_back(i % 7);
+  profile.layers.assign(4, layer);
+  return profile;
+}
+
+// Neurons cut anywhere in the profile's order, by two modes, with predictions.
+Plan HotColdPlan() {
+  Plan plan = GoodPlan();
+  plan.profile_hash = ProfileHash(SomeProfile());
+  plan.ranks[0].kind = RankKind::kGpu;
+  plan.ranks[0].memory_bytes = 123456789;
+  for (LayerPlan& layer : plan.layers) layer.neurons = {{{0, 41}}, {{41, 160}}};
+  plan.layers[1].mode = Sparsity::kSketch;
+  plan.layers[1].sketch_bits = 2;
+  plan.layers[2].mode = Sparsity::kPredict;
+  plan.layers[2].decider = 0;
+  plan.layers[2].predicted_us = {1.5, 0.1};
+  plan.predicted_us = 1234.5;
+  return plan;
+}
+
+std::string ErrorOfHotCold(const Plan& plan) {
+  const Profile profile = SomeProfile();
+  return std::string(CheckPlan(plan, Config(), "hash", &profile).message());
+}
+
+TEST(PlanByProfile, MayCutAnywhereAndSurvivesJson) {
+  const Plan plan = HotColdPlan();
+  EXPECT_EQ(ErrorOfHotCold(plan), "");
+  const absl::StatusOr<Plan> read = PlanFromJson(PlanToJson(plan));
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(*read, plan);
+}
+
+TEST(PlanByProfile, IsRefusedWithoutItsProfileAndWithAnother) {
+  const Plan plan = HotColdPlan();
+  EXPECT_THAT(ErrorOf(plan), HasSubstr("--predictor-path"));
+  Profile other = SomeProfile();
+  ++other.layers[3].fired[159];
+  const std::string error(CheckPlan(plan, Config(), "hash", &other).message());
+  EXPECT_THAT(error, HasSubstr(plan.profile_hash));
+  EXPECT_THAT(error, HasSubstr(ProfileHash(other)));
+}
+
+TEST(PlanByProfile, MissingAndDoubledNeuronsAreNamed) {
+  Plan plan = HotColdPlan();
+  plan.layers[3].neurons[1] = {{42, 160}};
+  EXPECT_THAT(ErrorOfHotCold(plan), HasSubstr("neurons [41, 42) belongs to no rank"));
+  plan.layers[3].neurons[1] = {{40, 160}};
+  EXPECT_THAT(ErrorOfHotCold(plan), HasSubstr("another rank, too"));
+}
+
+TEST(PlanByProfile, ModesAreChecked) {
+  Plan plan = HotColdPlan();
+  plan.layers[1].sketch_bits = 4;
+  EXPECT_THAT(ErrorOfHotCold(plan), HasSubstr("sketch bits"));
+  plan = HotColdPlan();
+  plan.layers[0].sketch_bits = 1;
+  EXPECT_THAT(ErrorOfHotCold(plan), HasSubstr("mode off with 1 sketch bits"));
+  plan = HotColdPlan();
+  plan.layers[2].decider = 2;
+  EXPECT_THAT(ErrorOfHotCold(plan), HasSubstr("layer 2: its decider is rank 2"));
+  plan = HotColdPlan();
+  plan.layers[2].predicted_us = {1};
+  EXPECT_THAT(ErrorOfHotCold(plan), HasSubstr("us is given for 1 of 2 ranks"));
+}
+
+TEST(Plan, ThatNamesAMissingRankIsRefused) {
+  Plan plan = GoodPlan();
+  plan.layers[2].neurons.push_back({});
+  EXPECT_THAT(ErrorOf(plan), HasSubstr("neurons for 3 of 2 ranks"));
+  plan = GoodPlan();
+  plan.vocab.pop_back();
+  EXPECT_THAT(ErrorOf(plan), HasSubstr("vocab is given for 1 of 2 ranks"));
+}
+
+TEST(FileNeurons, AreTheRanksOwnInAscendingRuns) {
+  LayerPlan layer;
+  layer.neurons = {{{0, 4}}, {{4, 8}}};
+  const std::vector<int32_t> order = {5, 2, 3, 7, 0, 1, 4, 6};  // hottest first
+  EXPECT_EQ(FileNeurons(layer, 0, order), (std::vector<Range>{{2, 4}, {5, 6}, {7, 8}}));
+  EXPECT_EQ(FileNeurons(layer, 1, order), (std::vector<Range>{{0, 2}, {4, 5}, {6, 7}}));
+  EXPECT_EQ(FileNeurons(layer, 1, {}), (std::vector<Range>{{4, 8}}));
+  layer.neurons = {{{0, 2}, {2, 8}}, {}};
+  EXPECT_EQ(FileNeurons(layer, 0, order), (std::vector<Range>{{0, 8}}));
+  EXPECT_TRUE(FileNeurons(layer, 1, order).empty());
+}
+
+TEST(PlanJson, DamageOfAHotColdPlanIsNamed) {
+  const std::string good = PlanToJson(HotColdPlan());
+  const auto error_with = [&](const std::string& from, const std::string& to) {
+    std::string damaged = good;
+    const size_t at = damaged.find(from);
+    EXPECT_NE(at, std::string::npos) << from;
+    damaged.replace(at, from.size(), to);
+    return std::string(PlanFromJson(damaged).status().message());
+  };
+  EXPECT_THAT(error_with("\"gpu\"", "\"tpu\""), HasSubstr("kind"));
+  EXPECT_THAT(error_with("\"sketch\"", "\"sketchy\""), HasSubstr("mode"));
+  EXPECT_THAT(error_with("\"sketch_bits\":2", "\"sketch_bits\":0"), HasSubstr("sketch_bits"));
+  EXPECT_THAT(error_with("[1.5,0.1]", "[1.5,-0.1]"), HasSubstr("us must be"));
+  EXPECT_THAT(error_with("\"version\": 2", "\"version\": 1"), HasSubstr("version 1"));
+  EXPECT_THAT(error_with("123456789", "-1"), HasSubstr("memory"));
+  EXPECT_THAT(error_with("\"decider\":0", "\"decider\":256"), HasSubstr("decider"));
+}
+
 TEST(PlanJson, DamageIsNamed) {
   const std::string good = PlanToJson(GoodPlan());
   EXPECT_THAT(std::string(PlanFromJson("{").status().message()), HasSubstr("JSON"));
