@@ -9,10 +9,7 @@
 #include "fmt/format.h"
 
 namespace thermocline {
-namespace {
 
-// Cuts [0, total) into one contiguous range a rank, in whole units (the last one may be short), as
-// close to the shares as whole units allow (largest remainders first, lower ranks among equals).
 std::vector<Range> SplitByShares(int64_t total, int64_t unit, const std::vector<double>& shares) {
   const int64_t n_units = (total + unit - 1) / unit;
   const double sum = std::accumulate(shares.begin(), shares.end(), 0.0);
@@ -39,8 +36,6 @@ std::vector<Range> SplitByShares(int64_t total, int64_t unit, const std::vector<
   return ranges;
 }
 
-}  // namespace
-
 absl::StatusOr<Plan> SplitDense(const ModelConfig& config, const std::string& model_hash,
                                 const std::vector<RankPlan>& ranks,
                                 const std::vector<double>& shares) {
@@ -53,7 +48,6 @@ absl::StatusOr<Plan> SplitDense(const ModelConfig& config, const std::string& mo
       return absl::InvalidArgumentError("the share of a rank must be above 0");
     }
   }
-  constexpr int64_t kVocabUnit = 16;
   Plan plan;
   plan.model_hash = model_hash;
   plan.ranks = ranks;

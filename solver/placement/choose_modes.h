@@ -1,0 +1,33 @@
+// Which sparsity mode each layer is computed in: what was asked for, or the one that reads the
+// fewest bytes among those that are good enough.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "solver/placement/cost_model.h"
+
+namespace thermocline {
+
+struct ModeRequest {
+  std::optional<Sparsity> mode;  // none: auto
+  double quality_pct = 0.1;      // auto: by how much perplexity may rise
+};
+
+// What is known of a model beside its shape.
+struct ModeKnowledge {
+  const Profile* profile = nullptr;  // null: none
+  bool is_described = false;         // thresholds and predictors as published stand for its own
+};
+
+// [n_layers]. Modes that need what is not there are not chosen by auto; asked for, they are
+// FailedPrecondition with what is missing. What a mode costs in perplexity is estimated from the
+// project's measurements (DESIGN.md, section 4: a model of 110M with 9.4 % firing, thresholds for a
+// recall of 0.98), in proportion to the firings that the profile's thresholds miss.
+absl::StatusOr<std::vector<LayerMode>> ChooseModes(const ModelShape& shape,
+                                                   const std::vector<FiringTable>& firing,
+                                                   const ModeKnowledge& knowledge,
+                                                   const ModeRequest& request);
+
+}  // namespace thermocline

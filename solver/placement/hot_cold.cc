@@ -1,0 +1,331 @@
+// The planner: what is decided in which order. The neurons' places are neuron_placement's work.
+#include "solver/placement/hot_cold.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "common/util/status_macros.h"
+#include "fmt/format.h"
+#include "solver/placement/dense_split.h"
+#include "solver/placement/neuron_placement.h"
+
+namespace thermocline {
+namespace {
+
+constexpr double kGib = 1024.0 * 1024 * 1024;
+// Beside weights and KV cache. GPU: context and code of the driver, buffers of a step; CPU: the
+// program, the exchange and what the system needs.
+constexpr double kGpuWorkspaceBytes = 0.5 * kGib, kCpuWorkspaceBytes = 1.0 * kGib;
+
+class Planner {
+ public:
+  Planner(const ModelShape& shape, const Hardware& hardware, const FiringKnowledge& firing,
+          const std::vector<LayerMode>& modes, const PlacementRequest& request)
+      : shape_(shape),
+        hardware_(hardware),
+        firing_(firing),
+        request_(request),
+        cost_(shape_, hardware_, request_.engine, request_.n_ctx),
+        n_ranks_(static_cast<int32_t>(hardware.ranks.size())) {
+    fleet_.modes = modes;
+    fleet_.ranks.resize(n_ranks_);
+    for (size_t l = 0; l < modes.size(); ++l) {
+      fleet_.touched.push_back(
+          TouchedBytes(shape.layers[l], shape.weight_bits, firing.tables[l], modes[l]));
+    }
+  }
+
+  absl::StatusOr<PlannedFleet> Make(int64_t n_whole) {
+    RETURN_IF_ERROR(Prepare());
+    RETURN_IF_ERROR(PlaceWholeLayers(n_whole));
+    PlaceOutput();
+    PlaceAttention();
+    RETURN_IF_ERROR(CheckFixedMemory());
+    RETURN_IF_ERROR(PlaceOtherNeurons());
+    cost_.Predict(fleet_.touched, &fleet_.plan);
+    return fleet_;
+  }
+
+  // Layers that GPUs can hold as a whole, with nothing else on them.
+  int64_t WholeLayersThatFit() {
+    if (!Prepare().ok()) return 0;
+    int64_t n = 0;
+    while (n < n_layers() && AddWholeLayer(n)) ++n;
+    return n;
+  }
+
+ private:
+  int64_t n_layers() const { return shape_.config.n_layers; }
+  bool is_gpu(int32_t r) const { return hardware_.ranks[r].kind == RankKind::kGpu; }
+  bool has_order() const { return !firing_.order.empty(); }
+  int64_t neuron_unit() const { return has_order() ? 1 : kNeuronUnit; }
+  double Free(int32_t r) const {
+    return fleet_.ranks[r].limit_bytes - fleet_.ranks[r].total_bytes();
+  }
+  double NeuronBytes(int64_t l) const {
+    const bool slices_predictor =
+        fleet_.plan.layers[l].mode == Sparsity::kPredict && fleet_.plan.layers[l].decider < 0;
+    return shape_.layers[l].neuron_bytes() +
+           (slices_predictor ? shape_.layers[l].fc2_neuron_bytes : 0);
+  }
+
+  // Shares by bandwidth, of ranks of a kind.
+  std::vector<double> Speeds(bool gpus, bool cpus) const {
+    std::vector<double> shares(n_ranks_, 0.0);
+    for (int32_t r = 0; r < n_ranks_; ++r) {
+      if (is_gpu(r) ? gpus : cpus) shares[r] = 1 / cost_.UsPerByte(r);
+    }
+    return shares;
+  }
+  static bool AllZero(const std::vector<double>& shares) {
+    return std::all_of(shares.begin(), shares.end(), [](double share) { return share == 0; });
+  }
+
+  absl::Status Prepare() {
+    fleet_.plan.profile_hash = firing_.order;
+    for (int32_t r = 0; r < n_ranks_; ++r) {
+      const HardwareRank& hardware = hardware_.ranks[r];
+      PlannedRank& rank = fleet_.ranks[r];
+      rank.limit_bytes = hardware.memory_bytes;
+      if (is_gpu(r) && request_.vram_budget_bytes > 0) {
+        if (request_.vram_budget_bytes > hardware.memory_bytes) {
+          return absl::InvalidArgumentError(fmt::format(
+              "--vram-budget {:.2f} GiB is more than the {:.2f} GiB of rank {} ({})",
+              request_.vram_budget_bytes / kGib, hardware.memory_bytes / kGib, r, hardware.name));
+        }
+        rank.limit_bytes = request_.vram_budget_bytes;
+      }
+      rank.workspace_bytes = is_gpu(r) ? kGpuWorkspaceBytes : kCpuWorkspaceBytes;
+      fleet_.plan.ranks.push_back({hardware.node, hardware.n_threads, "", hardware.kind,
+                                   static_cast<int64_t>(rank.limit_bytes)});
+    }
+    LayerPlan layer;
+    layer.kv_heads.resize(n_ranks_);
+    layer.neurons.resize(n_ranks_);
+    fleet_.plan.layers.assign(n_layers(), layer);
+    for (int64_t l = 0; l < n_layers(); ++l) {
+      fleet_.plan.layers[l].mode = fleet_.modes[l].mode;
+      fleet_.plan.layers[l].sketch_bits = fleet_.modes[l].sketch_bits;
+      if (fleet_.modes[l].mode == Sparsity::kPredict) {
+        fleet_.plan.layers[l].decider = FastestGpu();
+      }
+    }
+    fleet_.plan.vocab.assign(n_ranks_, {});
+    PlaceDeciders();
+    return absl::OkStatus();
+  }
+
+  // -1 without a GPU. A GPU reads the whole predictor faster than a CPU its part of it.
+  int32_t FastestGpu() const {
+    int32_t fastest = -1;
+    for (int32_t r = 0; r < n_ranks_; ++r) {
+      if (is_gpu(r) && (fastest < 0 || cost_.UsPerByte(r) < cost_.UsPerByte(fastest))) fastest = r;
+    }
+    return fastest;
+  }
+
+  // Adds a layer's attention (shares of ranks), if it fits them all; then or when forced, true.
+  bool AddAttention(int64_t l, const std::vector<double>& shares, bool is_forced) {
+    const std::vector<Range> heads =
+        SplitByShares(shape_.config.n_kv_heads, shape_.config.kv_heads_per_unit(), shares);
+    std::vector<PlannedRank> ranks = fleet_.ranks;
+    for (int32_t r = 0; r < n_ranks_; ++r) {
+      const double share =
+          static_cast<double>(heads[r].size()) / static_cast<double>(shape_.config.n_kv_heads);
+      ranks[r].attention_bytes += share * shape_.layers[l].attention_bytes;
+      ranks[r].kv_bytes += share * shape_.kv_token_bytes() * static_cast<double>(request_.n_ctx);
+    }
+    return Take(ranks, is_forced, [&] { fleet_.plan.layers[l].kv_heads = heads; });
+  }
+
+  bool AddNeurons(int64_t l, const std::vector<double>& shares) {
+    const std::vector<Range> cuts = SplitByShares(shape_.config.d_ff, neuron_unit(), shares);
+    std::vector<PlannedRank> ranks = fleet_.ranks;
+    for (int32_t r = 0; r < n_ranks_; ++r) {
+      ranks[r].neuron_bytes += static_cast<double>(cuts[r].size()) * NeuronBytes(l);
+    }
+    return Take(ranks, false, [&] {
+      for (int32_t r = 0; r < n_ranks_; ++r) SetNeurons(l, r, cuts[r]);
+    });
+  }
+
+  template <typename Apply>
+  bool Take(const std::vector<PlannedRank>& ranks, bool is_forced, Apply apply) {
+    for (const PlannedRank& rank : ranks) {
+      if (!is_forced && rank.total_bytes() > rank.limit_bytes) return false;
+    }
+    fleet_.ranks = ranks;
+    apply();
+    return true;
+  }
+
+  void SetNeurons(int64_t l, int32_t r, Range range) {
+    if (range.size() > 0) fleet_.plan.layers[l].neurons[r] = {range};
+  }
+
+  bool AddWholeLayer(int64_t l) {
+    const std::vector<double> shares = Speeds(true, false);
+    const std::vector<PlannedRank> before = fleet_.ranks;
+    if (!AllZero(shares) && AddAttention(l, shares, false)) {
+      if (AddNeurons(l, shares)) return true;
+      fleet_.ranks = before;
+      for (Range& heads : fleet_.plan.layers[l].kv_heads) heads = {};
+    }
+    return false;
+  }
+
+  absl::Status PlaceWholeLayers(int64_t n_whole) {
+    for (int64_t l = 0; l < n_whole; ++l) {
+      if (AddWholeLayer(l)) continue;
+      double limit = 0, used = 0;
+      for (int32_t r = 0; r < n_ranks_; ++r) {
+        if (!is_gpu(r)) continue;
+        limit += fleet_.ranks[r].limit_bytes;
+        used += fleet_.ranks[r].total_bytes();
+      }
+      const double layer = shape_.layers[l].attention_bytes +
+                           shape_.kv_token_bytes() * static_cast<double>(request_.n_ctx) +
+                           NeuronBytes(l) * static_cast<double>(shape_.config.d_ff);
+      return absl::ResourceExhaustedError(
+          fmt::format("{} whole layers do not fit on the GPU: {} of them and its workspace take "
+                      "{:.2f} of {:.2f} "
+                      "GiB, one more {:.2f} GiB; lower --gpu-layers to {}, or --ctx-size",
+                      n_whole, l, used / kGib, limit / kGib, layer / kGib, l));
+    }
+    fleet_.n_whole_layers = n_whole;
+    return absl::OkStatus();
+  }
+
+  // On all ranks by bandwidth; without the GPUs where they have no room.
+  void PlaceOutput() {
+    for (const bool with_gpus : {true, false}) {
+      const bool all_on_gpus = fleet_.n_whole_layers == n_layers();
+      const std::vector<double> shares = Speeds(with_gpus, !(with_gpus && all_on_gpus));
+      if (AllZero(shares)) continue;
+      const std::vector<Range> rows = SplitByShares(shape_.config.n_vocab, kVocabUnit, shares);
+      std::vector<PlannedRank> ranks = fleet_.ranks;
+      for (int32_t r = 0; r < n_ranks_; ++r) ranks[r].output_bytes = cost_.OutputBytes(rows[r]);
+      const bool is_last = !with_gpus || AllZero(Speeds(false, true));
+      if (Take(ranks, is_last, [&] { fleet_.plan.vocab = rows; })) return;
+    }
+  }
+
+  void PlaceAttention() {
+    const std::vector<double> gpus = Speeds(true, false), cpus = Speeds(false, true);
+    for (int64_t l = fleet_.n_whole_layers; l < n_layers(); ++l) {
+      // Without an order of neurons a layer lies on one kind of rank.
+      if (has_order() && !AllZero(gpus) && AddAttention(l, gpus, false)) continue;
+      AddAttention(l, AllZero(cpus) ? gpus : cpus, true);
+    }
+  }
+
+  // The predictor: whole on the rank that decides for all; else fc1 on every rank, fc2 with the
+  // neurons.
+  void PlaceDeciders() {
+    for (int64_t l = 0; l < n_layers(); ++l) {
+      const LayerPlan& layer = fleet_.plan.layers[l];
+      if (layer.mode != Sparsity::kPredict) continue;
+      for (int32_t r = 0; r < n_ranks_; ++r) {
+        if (layer.decider >= 0 && layer.decider != r) continue;
+        const double fc2 = layer.decider < 0 ? 0
+                                             : shape_.layers[l].fc2_neuron_bytes *
+                                                   static_cast<double>(shape_.config.d_ff);
+        fleet_.ranks[r].predictor_bytes += shape_.layers[l].fc1_bytes + fc2;
+      }
+    }
+  }
+
+  absl::Status CheckFixedMemory() const {
+    for (int32_t r = 0; r < n_ranks_; ++r) {
+      if (Free(r) >= 0) continue;
+      const PlannedRank& rank = fleet_.ranks[r];
+      return absl::ResourceExhaustedError(fmt::format(
+          "rank {} ({}) has {:.2f} GiB, but attention, KV cache, output, predictor and workspace "
+          "take {:.2f} GiB there; lower --ctx-size{} or use a smaller quantization",
+          r, hardware_.ranks[r].name, rank.limit_bytes / kGib, rank.total_bytes() / kGib,
+          is_gpu(r) ? ", raise --vram-budget, lower --gpu-layers" : ", add a node"));
+    }
+    return absl::OkStatus();
+  }
+
+  // Neurons of the layers that are not whole on GPUs, in units of neuron_unit.
+  absl::Status PlaceOtherNeurons() {
+    PlacementProblem problem;
+    std::vector<int64_t> layers;
+    for (int64_t l = fleet_.n_whole_layers; l < n_layers(); ++l) {
+      layers.push_back(l);
+      problem.layers.push_back(LayerProblem(l));
+    }
+    for (int32_t r = 0; r < n_ranks_; ++r) {
+      problem.us_per_byte.push_back(cost_.UsPerByte(r));
+      const bool is_shut = is_gpu(r) && !has_order();  // whole layers only
+      problem.free_bytes.push_back(is_shut ? 0 : Free(r));
+    }
+    const absl::StatusOr<Placement> placement = PlaceNeurons(problem);
+    if (!placement.ok()) {
+      return absl::ResourceExhaustedError(fmt::format(
+          "{} does not fit: {}; add memory, lower --ctx-size or use a smaller quantization",
+          shape_.name, std::string(placement.status().message())));
+    }
+    for (size_t i = 0; i < layers.size(); ++i) {
+      int64_t begin = 0;
+      for (const int32_t r : placement->layers[i].order) {
+        const int64_t end =
+            std::min(begin + placement->layers[i].counts[r] * neuron_unit(), shape_.config.d_ff);
+        SetNeurons(layers[i], r, {begin, end});
+        fleet_.ranks[r].neuron_bytes += static_cast<double>(end - begin) * NeuronBytes(layers[i]);
+        begin = end;
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  PlacementLayer LayerProblem(int64_t l) const {
+    PlacementLayer layer;
+    const double unit = static_cast<double>(neuron_unit());
+    layer.held_bytes = NeuronBytes(l) * unit;
+    const bool slices_predictor = NeuronBytes(l) > shape_.layers[l].neuron_bytes();
+    const double predictor = slices_predictor ? shape_.layers[l].fc2_neuron_bytes : 0;
+    const std::vector<double>& touched = fleet_.touched[l];
+    for (size_t i = 0; i < touched.size(); i += static_cast<size_t>(neuron_unit())) {
+      layer.touched.push_back((touched[i] + predictor) * unit);
+    }
+    return layer;
+  }
+
+  const ModelShape& shape_;
+  const Hardware& hardware_;
+  const FiringKnowledge& firing_;
+  const PlacementRequest& request_;
+  const CostModel cost_;
+  const int32_t n_ranks_;
+  PlannedFleet fleet_;
+};
+
+}  // namespace
+
+absl::StatusOr<PlannedFleet> PlanHotCold(const ModelShape& shape, const Hardware& hardware,
+                                         const FiringKnowledge& firing,
+                                         const std::vector<LayerMode>& modes,
+                                         const PlacementRequest& request) {
+  const auto planner = [&] { return Planner(shape, hardware, firing, modes, request); };
+  int64_t n_whole = std::min(request.n_gpu_layers, shape.config.n_layers);
+  if (request.n_gpu_layers == kAllLayers) n_whole = shape.config.n_layers;
+  if (n_whole > 0 && !hardware.has_gpu()) {
+    return absl::InvalidArgumentError("--gpu-layers is given, but the hardware has no GPU");
+  }
+  if (request.n_gpu_layers != kAutoLayers) return planner().Make(n_whole);
+  // A layer that is whole on a GPU needs no exchange, one that is split uses all bandwidth.
+  const int64_t n_fit = planner().WholeLayersThatFit();
+  absl::StatusOr<PlannedFleet> best = planner().Make(firing.order.empty() ? n_fit : 0);
+  // Beside whole layers there must be room for the output, too, which may take one or two of them.
+  for (int64_t n = n_fit; n > 0 && n + 3 > n_fit; --n) {
+    absl::StatusOr<PlannedFleet> whole = planner().Make(n);
+    if (!whole.ok()) continue;
+    if (!best.ok() || whole->plan.predicted_us < best->plan.predicted_us) best = std::move(whole);
+  }
+  return best;
+}
+
+}  // namespace thermocline

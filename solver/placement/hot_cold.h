@@ -1,0 +1,58 @@
+// From a model, its firing and a machine to a plan: whole layers, attention and KV cache, output
+// matrix, then neurons where the step is fastest. Prints nothing.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/plan/plan.h"
+#include "solver/placement/cost_model.h"
+
+namespace thermocline {
+
+inline constexpr int64_t kAutoLayers = -2;  // as many whole layers on GPUs as is fastest
+inline constexpr int64_t kAllLayers = -1;
+
+struct PlacementRequest {
+  int64_t n_gpu_layers = kAutoLayers;
+  double vram_budget_bytes = 0;  // of each GPU, 0: all that it has
+  int64_t n_ctx = 4096;
+  Engine engine = ThermoclineEngine();
+};
+
+// What the planner knows of how neurons fire.
+struct FiringKnowledge {
+  std::vector<FiringTable> tables;  // [n_layers]
+  std::string order;                // ProfileHash, or another name of the order; "": none known
+};
+
+struct PlannedRank {
+  double attention_bytes = 0, kv_bytes = 0, neuron_bytes = 0, predictor_bytes = 0;
+  double output_bytes = 0, workspace_bytes = 0;
+  double limit_bytes = 0;
+  double total_bytes() const {
+    return attention_bytes + kv_bytes + neuron_bytes + predictor_bytes + output_bytes +
+           workspace_bytes;
+  }
+};
+
+struct PlannedFleet {
+  Plan plan;                                 // model_hash is the caller's to set
+  std::vector<LayerMode> modes;              // [n_layers]
+  std::vector<std::vector<double>> touched;  // [n_layers][d_ff], as TouchedBytes
+  std::vector<PlannedRank> ranks;
+  int64_t n_whole_layers = 0;  // on GPUs
+};
+
+// With an order of neurons (a profile), in order: n_gpu_layers whole layers, attention and KV cache
+// of the others as far as they fit, hot neurons. Without, it is llama.cpp's split by layers: what
+// lies on a GPU lies there as a whole layer. Layers, heads and vocabulary that several ranks share
+// are split by bandwidth. ResourceExhausted with the numbers and the remedy when memory does not
+// suffice; InvalidArgument for GPU layers without a GPU.
+absl::StatusOr<PlannedFleet> PlanHotCold(const ModelShape& shape, const Hardware& hardware,
+                                         const FiringKnowledge& firing,
+                                         const std::vector<LayerMode>& modes,
+                                         const PlacementRequest& request);
+
+}  // namespace thermocline

@@ -1,0 +1,86 @@
+// This machine as the planner's Hardware: NUMA nodes, free memory, bandwidth of plain reads.
+#include <numa.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <numeric>
+#include <thread>
+
+#include "common/util/status_macros.h"
+#include "common/util/topology.h"
+#include "fmt/format.h"
+#include "solver/placement/hardware.h"
+
+namespace thermocline {
+namespace {
+
+constexpr size_t kWords = size_t{16} << 20;  // of 8 bytes, a thread: beyond its share of any cache
+constexpr int kRepeats = 3;                  // the best counts: what the memory can give
+
+// Bytes a second that a thread of the node reads while others do, too.
+double ReadGbps(int32_t node) {
+  if (!BindThreadToNode(node).ok()) return 0;  // a node without CPUs of ours reads nothing
+  const std::vector<uint64_t> words(kWords, 1);
+  double best = 0;
+  for (int repeat = 0; repeat < kRepeats; ++repeat) {
+    const auto start = std::chrono::steady_clock::now();
+    volatile uint64_t sum = std::accumulate(words.begin(), words.end(), uint64_t{0});
+    (void)sum;
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    best = std::max(best, static_cast<double>(kWords * sizeof(uint64_t)) / took.count() / 1e9);
+  }
+  return best;
+}
+
+double FreeBytes(int32_t node, bool is_only_node) {
+  long long free = 0;
+  if (!is_only_node && numa_available() >= 0 && numa_node_size64(node, &free) > 0) {
+    return static_cast<double>(free);
+  }
+  return static_cast<double>(sysconf(_SC_AVPHYS_PAGES)) *
+         static_cast<double>(sysconf(_SC_PAGESIZE));
+}
+
+}  // namespace
+
+absl::StatusOr<Hardware> MeasureHardware(int64_t n_threads) {
+  const std::vector<NumaNode> nodes = UsableNodes();
+  int64_t n_cpus = 0;
+  for (const NumaNode& node : nodes) n_cpus += static_cast<int64_t>(node.cpus.size());
+  if (n_threads == 0) n_threads = n_cpus;
+  if (n_threads < static_cast<int64_t>(nodes.size())) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} threads for {} NUMA nodes: each needs one (--threads is the total)",
+                    n_threads, nodes.size()));
+  }
+  Hardware hardware;
+  std::vector<std::thread> threads;
+  std::vector<double> gbps(n_threads);
+  int64_t given = 0, cpus_seen = 0;
+  for (const NumaNode& node : nodes) {
+    HardwareRank rank;
+    rank.name = "cpu";
+    rank.node = nodes.size() > 1 ? node.id : -1;
+    rank.memory_bytes = FreeBytes(node.id, nodes.size() == 1);
+    cpus_seen += static_cast<int64_t>(node.cpus.size());
+    const int64_t nodes_left = static_cast<int64_t>(nodes.size() - hardware.ranks.size()) - 1;
+    const int64_t end =
+        std::clamp(n_threads * cpus_seen / n_cpus, given + 1, n_threads - nodes_left);
+    rank.n_threads = static_cast<int32_t>(end - given);
+    for (; given < end; ++given) {
+      threads.emplace_back([&gbps, given, id = node.id] { gbps[given] = ReadGbps(id); });
+    }
+    hardware.ranks.push_back(rank);
+  }
+  for (std::thread& thread : threads) thread.join();
+  auto next = gbps.begin();
+  for (HardwareRank& rank : hardware.ranks) {
+    rank.gbps = std::accumulate(next, next + rank.n_threads, 0.0);
+    next += rank.n_threads;
+    if (rank.gbps <= 0) return absl::UnavailableError("can't measure what memory reads reach");
+  }
+  return hardware;
+}
+
+}  // namespace thermocline

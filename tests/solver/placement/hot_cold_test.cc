@@ -1,0 +1,238 @@
+// Whole plans of described models: memory, the order of what goes on the GPU, what is refused.
+#include "solver/placement/hot_cold.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "solver/placement/choose_modes.h"
+#include "solver/placement/plan_report.h"
+
+namespace thermocline {
+namespace {
+
+using ::testing::HasSubstr;
+constexpr double kGib = 1024.0 * 1024 * 1024;
+
+struct Case {
+  ModelShape shape;
+  Hardware hardware;
+  FiringKnowledge firing;
+  std::vector<LayerMode> modes;
+  PlacementRequest request;
+
+  absl::StatusOr<PlannedFleet> Plan() const {
+    return PlanHotCold(shape, hardware, firing, modes, request);
+  }
+};
+
+// order "": as a file without a profile.
+Case Make(const std::string& shape, bool is_relu, const std::string& hardware,
+          const std::string& order = "described", std::optional<Sparsity> mode = std::nullopt) {
+  Case c;
+  c.shape = *DescribeShape({shape, "q4_k_m", is_relu, is_relu ? 0.06 : 0});
+  c.hardware = *ParseHardware(hardware);
+  c.firing = {FiringOfCurve(c.shape, DefaultCurve(c.shape)), order};
+  ModeRequest request;
+  request.mode = mode;
+  c.modes = *ChooseModes(c.shape, c.firing.tables, {nullptr, true}, request);
+  return c;
+}
+
+// Every head, neuron and row once, and every rank within its memory.
+void ExpectGood(const Case& c, const PlannedFleet& fleet) {
+  Plan plan = fleet.plan;
+  plan.profile_hash = "";  // its profile is described only; cuts at 32s are checked elsewhere
+  ModelConfig config = c.shape.config;
+  if (!fleet.plan.profile_hash.empty()) {
+    Profile profile;
+    plan.profile_hash = ProfileHash(profile);
+    EXPECT_TRUE(CheckPlan(plan, config, "", &profile).ok())
+        << CheckPlan(plan, config, "", &profile);
+  } else {
+    EXPECT_TRUE(CheckPlan(plan, config, "").ok()) << CheckPlan(plan, config, "");
+  }
+  for (size_t r = 0; r < fleet.ranks.size(); ++r) {
+    EXPECT_LE(fleet.ranks[r].total_bytes(), fleet.ranks[r].limit_bytes * (1 + 1e-9)) << r;
+  }
+  EXPECT_GT(fleet.plan.predicted_us, 0);
+}
+
+int64_t NeuronsOf(const PlannedFleet& fleet, size_t layer, int32_t rank) {
+  int64_t n = 0;
+  for (const Range& range : fleet.plan.layers[layer].neurons[rank]) n += range.size();
+  return n;
+}
+
+TEST(PlanHotCold, PutsAttentionAndTheHottestNeuronsOnTheGpu) {
+  const Case c = Make("70b", true, "rtx4090+2x(64GiB,100GB/s)");
+  const absl::StatusOr<PlannedFleet> fleet = c.Plan();
+  ASSERT_TRUE(fleet.ok()) << fleet.status();
+  ExpectGood(c, *fleet);
+  for (size_t l = 0; l < 80; ++l) {
+    const LayerPlan& layer = fleet->plan.layers[l];
+    EXPECT_EQ(layer.kv_heads[0].size(), 8);
+    ASSERT_FALSE(layer.neurons[0].empty());
+    EXPECT_EQ(layer.neurons[0][0].begin, 0);  // the hottest
+    EXPECT_GT(ActivationsCovered(c.firing.tables[l], layer.neurons[0]), 0.7);
+  }
+  EXPECT_GT(fleet->ranks[0].total_bytes(), 0.99 * 24 * kGib);  // and uses its memory up
+  // The two nodes work equally long.
+  EXPECT_NEAR(fleet->plan.layers[40].predicted_us[1], fleet->plan.layers[40].predicted_us[2],
+              0.03 * fleet->plan.layers[40].predicted_us[1]);
+}
+
+TEST(PlanHotCold, IsFasterThanLayersAndSoIsMoreMemory) {
+  const Case c = Make("70b", true, "rtx3090+(128GiB,60GB/s)");
+  Case by_layers = c;
+  by_layers.firing.order = "";
+  const double hot_cold_us = c.Plan()->plan.predicted_us;
+  EXPECT_LT(hot_cold_us, 0.7 * by_layers.Plan()->plan.predicted_us);
+  double last = hot_cold_us * 100;
+  for (const int gib : {14, 18, 24, 40, 80}) {
+    const Case more =
+        Make("70b", true, "gpu(" + std::to_string(gib) + "GiB,936GB/s)+(128GiB,60GB/s)");
+    const absl::StatusOr<PlannedFleet> fleet = more.Plan();
+    ASSERT_TRUE(fleet.ok()) << fleet.status();
+    ExpectGood(more, *fleet);
+    EXPECT_LT(fleet->plan.predicted_us, last * 1.001) << gib;
+    last = fleet->plan.predicted_us;
+  }
+}
+
+TEST(PlanHotCold, WholeLayersComeFirst) {
+  Case c = Make("13b", true, "gpu(8GiB,936GB/s)+(64GiB,60GB/s)");
+  c.request.n_gpu_layers = 15;
+  const absl::StatusOr<PlannedFleet> fleet = c.Plan();
+  ASSERT_TRUE(fleet.ok()) << fleet.status();
+  ExpectGood(c, *fleet);
+  EXPECT_EQ(fleet->n_whole_layers, 15);
+  for (size_t l = 0; l < 15; ++l) EXPECT_EQ(NeuronsOf(*fleet, l, 0), 13824);
+  EXPECT_LT(NeuronsOf(*fleet, 20, 0), 13824);
+  EXPECT_EQ(fleet->plan.layers[15].kv_heads[0].size(), 40);  // then attention
+}
+
+TEST(PlanHotCold, TooManyGpuLayersSayHowManyFit) {
+  Case c = Make("13b", true, "gpu(8GiB,936GB/s)+(64GiB,60GB/s)");
+  c.request.n_gpu_layers = kAllLayers;
+  const absl::Status status = c.Plan().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  const std::string message(status.message());
+  const std::string remedy = "lower --gpu-layers to ";
+  ASSERT_THAT(message, HasSubstr(remedy));
+  const int64_t fit = std::stoll(message.substr(message.find(remedy) + remedy.size()));
+  c.request.n_gpu_layers = fit;
+  EXPECT_TRUE(c.Plan().ok()) << fit << ": " << c.Plan().status();
+  c.request.n_gpu_layers = fit + 1;
+  EXPECT_FALSE(c.Plan().ok());
+  c.hardware = *ParseHardware("(64GiB,60GB/s)");
+  EXPECT_THAT(std::string(c.Plan().status().message()), HasSubstr("no GPU"));
+}
+
+TEST(PlanHotCold, KeepsToTheVramBudget) {
+  Case c = Make("70b", true, "rtx4090+(128GiB,60GB/s)");
+  c.request.vram_budget_bytes = 16 * kGib;
+  const absl::StatusOr<PlannedFleet> fleet = c.Plan();
+  ASSERT_TRUE(fleet.ok()) << fleet.status();
+  ExpectGood(c, *fleet);
+  EXPECT_LE(fleet->ranks[0].total_bytes(), 16 * kGib);
+  EXPECT_EQ(fleet->plan.ranks[0].memory_bytes, static_cast<int64_t>(16 * kGib));
+  c.request.vram_budget_bytes = 25 * kGib;
+  EXPECT_THAT(std::string(c.Plan().status().message()), HasSubstr("--vram-budget"));
+}
+
+TEST(PlanHotCold, WithoutAProfileIsASplitByLayers) {
+  const Case c = Make("70b", false, "rtx4090+2x(64GiB,100GB/s)", "", Sparsity::kOff);
+  const absl::StatusOr<PlannedFleet> fleet = c.Plan();
+  ASSERT_TRUE(fleet.ok()) << fleet.status();
+  ExpectGood(c, *fleet);
+  const auto n = static_cast<size_t>(fleet->n_whole_layers);
+  EXPECT_GT(n, 35u);
+  for (size_t l = 0; l < 80; ++l) {
+    EXPECT_EQ(NeuronsOf(*fleet, l, 0), l < n ? 28672 : 0) << l;
+    EXPECT_EQ(fleet->plan.layers[l].kv_heads[0].size(), l < n ? 8 : 0) << l;
+  }
+}
+
+TEST(PlanHotCold, UnequalNodesShareByBandwidthAndWithinTheirMemory) {
+  const Case c =
+      Make("13b", false, "(64GiB,100GB/s)+(64GiB,50GB/s)+(4GiB,100GB/s)", "", Sparsity::kOff);
+  const absl::StatusOr<PlannedFleet> fleet = c.Plan();
+  ASSERT_TRUE(fleet.ok()) << fleet.status();
+  ExpectGood(c, *fleet);
+  EXPECT_NEAR(
+      static_cast<double>(NeuronsOf(*fleet, 0, 0)) / static_cast<double>(NeuronsOf(*fleet, 0, 1)),
+      2.0, 0.05);
+  EXPECT_LT(NeuronsOf(*fleet, 0, 2), NeuronsOf(*fleet, 0, 0));
+}
+
+TEST(PlanHotCold, WhatDoesNotFitIsRefusedWithNumbersAndARemedy) {
+  const std::string too_small(
+      Make("70b", false, "rtx4090+(8GiB,60GB/s)", "", Sparsity::kOff).Plan().status().message());
+  EXPECT_THAT(too_small, HasSubstr("GiB"));
+  EXPECT_THAT(too_small, HasSubstr("smaller quantization"));
+  Case long_context = Make("7b", true, "(16GiB,60GB/s)");
+  long_context.request.n_ctx = 100000;
+  EXPECT_THAT(std::string(long_context.Plan().status().message()), HasSubstr("--ctx-size"));
+}
+
+TEST(PlanHotCold, AGpuDecidesForAllInModePredict) {
+  const Case c = Make("70b", true, "(64GiB,60GB/s)+rtx4090", "described", Sparsity::kPredict);
+  const absl::StatusOr<PlannedFleet> fleet = c.Plan();
+  ASSERT_TRUE(fleet.ok()) << fleet.status();
+  ExpectGood(c, *fleet);
+  EXPECT_EQ(fleet->plan.layers[0].decider, 1);
+  EXPECT_EQ(fleet->ranks[0].predictor_bytes, 0);
+  const Case cpus = Make("70b", true, "2x(64GiB,60GB/s)", "described", Sparsity::kPredict);
+  EXPECT_EQ(cpus.Plan()->plan.layers[0].decider, -1);
+}
+
+TEST(PlanHotCold, HotExpertsGetTheFastRank) {
+  Case c = Make("mixtral-8x7b", true, "gpu(12GiB,936GB/s)+(64GiB,60GB/s)");
+  // A profile in which expert 3 is used four times as often as the others.
+  Profile profile;
+  profile.n_tokens = 1000;
+  LayerProfile layer;
+  for (int64_t i = 0; i < c.shape.config.d_ff; ++i) {
+    const int64_t expert = i / 14336, rank = i % 14336;
+    layer.fired.push_back(
+        static_cast<uint32_t>((expert == 3 ? 400 : 100) * (20000 - rank) / 20000));
+  }
+  profile.layers.assign(32, layer);
+  c.firing = {FiringOfProfile(profile, c.shape), ProfileHash(profile)};
+  const absl::StatusOr<PlannedFleet> fleet = c.Plan();
+  ASSERT_TRUE(fleet.ok()) << fleet.status();
+  const std::vector<int32_t> order = HottestFirst(layer);
+  int64_t of_hot = 0, others = 0;
+  for (const Range& range : FileNeurons(fleet->plan.layers[5], 0, order)) {
+    for (int64_t i = range.begin; i < range.end; ++i) ++(i / 14336 == 3 ? of_hot : others);
+  }
+  EXPECT_GT(of_hot, 14000);          // nearly all of the hot expert
+  EXPECT_LT(others, 7 * 14336 / 2);  // and less than half of the rest
+}
+
+TEST(PlanTable, ShowsLayersMemoryAndRate) {
+  const Case c = Make("70b", true, "rtx4090+2x(64GiB,100GB/s)");
+  const PlannedFleet fleet = *c.Plan();
+  const std::string table = PlanTable(c.shape, c.hardware, c.firing, fleet);
+  EXPECT_THAT(table, HasSubstr("% of activations"));
+  EXPECT_THAT(table, HasSubstr("sketch 1"));
+  EXPECT_THAT(table, HasSubstr("rtx4090"));
+  EXPECT_THAT(table, HasSubstr("tokens/s"));
+}
+
+TEST(PlanSvg, DrawsEveryLayerOfEveryRankAndLabelsItsAxes) {
+  const Case c = Make("70b", true, "rtx4090+2x(64GiB,100GB/s)");
+  const std::string svg = PlanSvg(c.shape, c.hardware, c.firing, *c.Plan());
+  size_t n_rectangles = 0;
+  for (size_t at = 0; (at = svg.find("<rect", at)) != std::string::npos; ++at) ++n_rectangles;
+  EXPECT_EQ(n_rectangles, 1u + 2 * 80 * 3 + 3);  // ground, two panels, legend
+  EXPECT_THAT(svg, HasSubstr(">layer</text>"));
+  EXPECT_THAT(svg, HasSubstr("hottest at the top"));
+  EXPECT_THAT(svg, HasSubstr("share of the layer's activations"));
+  EXPECT_EQ(svg.substr(svg.size() - 7), "</svg>\n");
+}
+
+}  // namespace
+}  // namespace thermocline
