@@ -27,6 +27,7 @@ void Forward::AttentionLayer(int32_t thread, int64_t layer) {
     team_->Sync(thread);
     const Activations& attention = QuantizeShared(thread, attention_);
     Product(thread, weights.o, attention, 0, n_tokens_, exchange_->Partial(), config_.d_model);
+    clock_.Mark(thread, StepPart::kAttention);
   }
   Combine(thread, has_partial);
 }

@@ -1,6 +1,8 @@
 // The fields of a ConfigureRequest against the model's dimensions and this machine's ISA levels.
 #include "cpu_worker/configure.h"
 
+#include <cmath>
+
 #include "common/util/status_macros.h"
 #include "fmt/format.h"
 
@@ -21,6 +23,50 @@ absl::StatusOr<Range> ReadRange(const worker::v1::Range& message, int64_t total,
   return range;
 }
 
+absl::Status ReadMode(const worker::v1::LayerShard& message, const std::string& where,
+                      ShardSpec::Layer* layer) {
+  using worker::v1::LayerShard;
+  if (!LayerShard::Mode_IsValid(message.mode())) {
+    return absl::InvalidArgumentError(where + "mode is none that this worker knows");
+  }
+  layer->mode = static_cast<Sparsity>(message.mode());
+  const bool is_sketch = layer->mode == Sparsity::kSketch;
+  if (is_sketch ? message.sketch_bits() < 1 || message.sketch_bits() > kMaxSketchBits
+                : message.sketch_bits() != 0) {
+    return absl::InvalidArgumentError(fmt::format("{}sketch_bits {} does not go with mode {}",
+                                                  where, message.sketch_bits(),
+                                                  SparsityName(layer->mode)));
+  }
+  if (!std::isfinite(message.threshold())) {
+    return absl::InvalidArgumentError(where + "threshold is not a finite number");
+  }
+  layer->sketch_bits = message.sketch_bits();
+  layer->threshold = message.threshold();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<Range>> ReadNeurons(const worker::v1::LayerShard& message,
+                                               const ModelConfig& config,
+                                               const std::string& where) {
+  if (message.neuron_bounds_size() % 2 != 0) {
+    return absl::InvalidArgumentError(where + "neuron_bounds are not pairs");
+  }
+  std::vector<Range> neurons;
+  const bool is_off = message.mode() == worker::v1::LayerShard::OFF;
+  for (int i = 0; i < message.neuron_bounds_size(); i += 2) {
+    worker::v1::Range part;
+    part.set_begin(message.neuron_bounds(i));
+    part.set_end(message.neuron_bounds(i + 1));
+    ASSIGN_OR_RETURN(const Range range,
+                     ReadRange(part, config.d_ff, is_off ? kNeuronUnit : 1, where + "neurons"));
+    if (!neurons.empty() && range.begin < neurons.back().end) {
+      return absl::InvalidArgumentError(where + "neurons are not in ascending order");
+    }
+    if (range.size() > 0) neurons.push_back(range);
+  }
+  return neurons;
+}
+
 }  // namespace
 
 absl::StatusOr<ShardSpec> SpecFromRequest(const worker::v1::ConfigureRequest& request,
@@ -36,15 +82,11 @@ absl::StatusOr<ShardSpec> SpecFromRequest(const worker::v1::ConfigureRequest& re
     ShardSpec::Layer layer;
     ASSIGN_OR_RETURN(layer.kv_heads, ReadRange(message.kv_heads(), config.n_kv_heads,
                                                config.kv_heads_per_unit(), where + "kv_heads"));
-    for (const worker::v1::Range& part : message.neurons()) {
-      ASSIGN_OR_RETURN(Range range, ReadRange(part, config.d_ff, kNeuronUnit, where + "neurons"));
-      if (!layer.neurons.empty() && range.begin < layer.neurons.back().end) {
-        return absl::InvalidArgumentError(where + "neurons are not in ascending order");
-      }
-      if (range.size() > 0) layer.neurons.push_back(range);
-    }
+    RETURN_IF_ERROR(ReadMode(message, where, &layer));
+    ASSIGN_OR_RETURN(layer.neurons, ReadNeurons(message, config, where));
     spec.layers.push_back(std::move(layer));
   }
+  spec.f32_activations = request.f32_activations();
   ASSIGN_OR_RETURN(spec.vocab, ReadRange(request.vocab(), config.n_vocab, 1, "vocab"));
   return spec;
 }

@@ -20,21 +20,6 @@ int64_t PaddedRows(int64_t n_rows) { return RoundUp(n_rows, 2 * kernels::kGroupR
 
 }  // namespace
 
-void Activations::Allocate(int64_t max_tokens, int64_t width) {
-  width_ = RoundUp(width, kernels::kBlockCols);
-  f32_.assign(max_tokens * width_, 0.0f);
-  q_.assign(max_tokens * width_, 0);
-  scale_.assign(max_tokens * width_ / kernels::kBlockCols, 0.0f);
-  sum_.assign(max_tokens * width_ / kernels::kBlockCols, 0);
-}
-
-void Activations::Quantize(const kernels::Ops& ops, int64_t token, int64_t begin, int64_t end) {
-  const int64_t at = token * width_ + begin;
-  const int64_t block = at / kernels::kBlockCols;
-  ops.quantize(f32_.data() + at, RoundUp(end - begin, kernels::kBlockCols), q_.data() + at,
-               scale_.data() + block, sum_.data() + block);
-}
-
 Forward::Forward(const Shard* shard, KvCache* cache, const kernels::Ops* ops, Team* team,
                  const Options& options)
     : shard_(shard),
@@ -42,11 +27,16 @@ Forward::Forward(const Shard* shard, KvCache* cache, const kernels::Ops* ops, Te
       ops_(ops),
       team_(team),
       options_(options),
-      config_(shard->config()) {
-  int64_t max_kv_heads = 0, max_neurons = 0;
+      config_(shard->config()),
+      sparse_ffn_(shard, ops, team, &clock_,
+                  {options.f32_activations, options.measures_recall, options.max_tokens}) {
+  int64_t max_kv_heads = 0, max_neurons = 0;  // neurons of layers that are computed in full
+  bool has_residual = false;
   for (const LayerWeights& layer : shard->layers()) {
     max_kv_heads = std::max(max_kv_heads, layer.kv_heads.size());
-    max_neurons = std::max(max_neurons, layer.n_neurons);
+    if (layer.sparse == nullptr) max_neurons = std::max(max_neurons, layer.n_neurons);
+    has_residual =
+        has_residual || (layer.sparse != nullptr && layer.sparse->predictor_reads_residual);
   }
   const int64_t max_tokens = options.max_tokens;
   const int64_t max_heads = max_kv_heads * config_.group_size();
@@ -83,7 +73,10 @@ Forward::Forward(const Shard* shard, KvCache* cache, const kernels::Ops* ops, Te
     own.input.Allocate(1, std::max(config_.d_model, attention_.width()));
     own.partials.resize(state_size);
     own.state.resize(state_size);
+    if (has_residual) own.residual.Allocate(1, config_.d_model);
   }
+  if (has_residual) residual_.Allocate(max_tokens, config_.d_model);
+  totals_.ffn.resize(config_.n_layers);
 }
 
 absl::Status Forward::Serve(Exchange& exchange) {
@@ -111,6 +104,7 @@ void Forward::BeginStep() {
   }
   failed_ = !status_.ok();
   if (failed_) return;
+  clock_.Start();
   n_tokens_ = step_.n_tokens();
   logit_tokens_.assign(step_.n_logit_rows, -1);
   for (int64_t token = 0; token < n_tokens_; ++token) {
@@ -134,8 +128,8 @@ absl::Status Forward::CheckStep() const {
     const bool is_row_bad =
         token.logit_row >= n_rows || (token.logit_row >= 0 && row_seen[token.logit_row]);
     if (token.slot < 0 || token.slot >= cache_->n_slots() || token.position < 0 ||
-        token.position >= cache_->n_ctx() || is_row_bad ||
-        !places.emplace(token.slot, token.position).second) {
+        token.position >= cache_->n_ctx() || is_row_bad || token.mode < TokenMode::kAsPlanned ||
+        token.mode > TokenMode::kExact || !places.emplace(token.slot, token.position).second) {
       return absl::InvalidArgumentError(
           fmt::format("step {}: slot {}, position {}, logit row {} is not possible", step_.number,
                       token.slot, token.position, token.logit_row));
@@ -235,24 +229,58 @@ void Forward::Product(int32_t thread, const kernels::PackedMatrix& weights,
 void Forward::FfnLayer(int32_t thread, int64_t layer) {
   const LayerWeights& weights = shard_->layers()[layer];
   const bool has_partial = weights.n_neurons > 0;
-  if (has_partial) {
-    const Activations& input = PrepareInput(thread, weights.ffn_norm);
-    const Team::Part groups = GroupsOf(*team_, weights.gate, thread);
-    Product(thread, weights.gate, input, 0, n_tokens_, gate_.data(), neuron_stride_);
-    Product(thread, weights.up, input, 0, n_tokens_, up_.data(), neuron_stride_);
-    // This thread's own neurons: whole blocks of 32, so they are quantized here, too.
-    const int64_t begin = groups.begin * kernels::kGroupRows;
-    const int64_t end = std::min(groups.end * kernels::kGroupRows, weights.n_neurons);
-    const auto gated = config_.activation == Activation::kRelu ? ops_->relu_mul : ops_->silu_mul;
-    for (int64_t token = 0; begin < end && token < n_tokens_; ++token) {
-      const int64_t at = token * neuron_stride_ + begin;
-      gated(gate_.data() + at, up_.data() + at, end - begin, neurons_.row(token) + begin);
-      if (!options_.f32_activations) neurons_.Quantize(*ops_, token, begin, end);
-    }
-    team_->Sync(thread);
-    DownProduct(thread, weights, exchange_->Partial());
-  }
+  if (has_partial && weights.sparse == nullptr) DenseFfn(thread, weights);
+  if (has_partial && weights.sparse != nullptr) RunSparseFfn(thread, layer);
   Combine(thread, has_partial);
+}
+
+void Forward::DenseFfn(int32_t thread, const LayerWeights& weights) {
+  const Activations& input = PrepareInput(thread, weights.ffn_norm);
+  clock_.Mark(thread, StepPart::kOther);
+  const Team::Part groups = GroupsOf(*team_, weights.gate, thread);
+  Product(thread, weights.gate, input, 0, n_tokens_, gate_.data(), neuron_stride_);
+  clock_.Mark(thread, StepPart::kGate);
+  Product(thread, weights.up, input, 0, n_tokens_, up_.data(), neuron_stride_);
+  // This thread's own neurons: whole blocks of 32, so they are quantized here, too.
+  const int64_t begin = groups.begin * kernels::kGroupRows;
+  const int64_t end = std::min(groups.end * kernels::kGroupRows, weights.n_neurons);
+  const auto gated = config_.activation == Activation::kSilu ? ops_->silu_mul : ops_->relu_mul;
+  for (int64_t token = 0; begin < end && token < n_tokens_; ++token) {
+    const int64_t at = token * neuron_stride_ + begin;
+    if (config_.activation == Activation::kReluRelu) {
+      for (int64_t i = at; i < at + end - begin; ++i) up_[i] = up_[i] < 0.0f ? 0.0f : up_[i];
+    }
+    gated(gate_.data() + at, up_.data() + at, end - begin, neurons_.row(token) + begin);
+    if (!options_.f32_activations) neurons_.Quantize(*ops_, token, begin, end);
+  }
+  clock_.Mark(thread, StepPart::kUp);
+  team_->Sync(thread);
+  DownProduct(thread, weights, exchange_->Partial());
+  clock_.Mark(thread, StepPart::kDown);
+}
+
+void Forward::RunSparseFfn(int32_t thread, int64_t layer) {
+  const LayerWeights& weights = shard_->layers()[layer];
+  const int64_t d_model = config_.d_model;
+  const Team::Part tokens = one_token() ? Team::Part{0, 1} : TokensOf(thread);
+  Activations& residual = one_token() ? private_[thread].residual : residual_;
+  if (weights.sparse->predictor_reads_residual) {
+    for (int64_t token = tokens.begin; token < tokens.end; ++token) {
+      std::memcpy(residual.row(token), h(thread, token), d_model * sizeof(float));
+      residual.Quantize(*ops_, token, 0, d_model);
+    }
+  }
+  Activations& input = PrepareInput(thread, weights.ffn_norm);
+  // A sketch reads int8 also where products read f32.
+  if (options_.f32_activations && weights.sparse->mode == Sparsity::kSketch) {
+    for (int64_t token = tokens.begin; token < tokens.end; ++token) {
+      input.Quantize(*ops_, token, 0, d_model);
+    }
+    if (!one_token()) team_->Sync(thread);
+  }
+  clock_.Mark(thread, StepPart::kOther);
+  sparse_ffn_.Run(thread, layer, {&input, &residual, tokens_.data(), n_tokens_}, exchange_,
+                  exchange_->Partial());
 }
 
 void Forward::DownProduct(int32_t thread, const LayerWeights& weights, float* out) {
@@ -296,6 +324,7 @@ void Forward::Combine(int32_t thread, bool has_partial) {
     const Team::Part tokens = TokensOf(thread);
     exchange_->Collect(h_.data(), tokens.begin * d_model, tokens.end * d_model);
   }
+  clock_.Mark(thread, StepPart::kExchange);
 }
 
 void Forward::OutputLogits(int32_t thread) {
@@ -321,11 +350,23 @@ void Forward::OutputLogits(int32_t thread) {
                   logits_.data() + row * vocab_stride_ + begin, (end - begin) * sizeof(float));
     }
   }
-  team_->Sync(thread, [&] {
-    status_ = exchange_->FinishStep();
-    failed_ = !status_.ok();
-    steps_.fetch_add(1, std::memory_order_relaxed);
-  });
+  clock_.Mark(thread, StepPart::kOutput);
+  team_->Sync(thread, [&] { FinishStep(); });
+}
+
+void Forward::FinishStep() {
+  status_ = exchange_->FinishStep();
+  failed_ = !status_.ok();
+  sparse_ffn_.CollectCounts();
+  std::lock_guard<std::mutex> lock(totals_mutex_);
+  ++totals_.steps;
+  totals_.ffn = sparse_ffn_.counts();
+  totals_.clock = clock_;
+}
+
+Forward::Totals Forward::totals() const {
+  std::lock_guard<std::mutex> lock(totals_mutex_);
+  return totals_;
 }
 
 }  // namespace thermocline

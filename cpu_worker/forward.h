@@ -6,46 +6,28 @@
 // itself, which is cheaper than meeting; with several, each thread does its tokens and all meet.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "common/exchange/exchange.h"
+#include "cpu_worker/activations.h"
 #include "cpu_worker/kv_cache.h"
 #include "cpu_worker/shard.h"
+#include "cpu_worker/sparse_ffn.h"
+#include "cpu_worker/step_clock.h"
 #include "cpu_worker/team.h"
 #include "kernels/ops.h"
 
 namespace thermocline {
 
-// The input of products, [n_tokens, width]: f32, and int8 where a weight wants it.
-class Activations {
- public:
-  void Allocate(int64_t max_tokens, int64_t width);
-  float* row(int64_t token) { return f32_.data() + token * width_; }
-  void Quantize(const kernels::Ops& ops, int64_t token, int64_t begin, int64_t end);
-  // Columns from `column` (a multiple of 32) on.
-  kernels::QuantizedRows quantized(int64_t column = 0) const {
-    const int64_t block = column / kernels::kBlockCols;
-    return {q_.data() + column, scale_.data() + block, sum_.data() + block, width_};
-  }
-  const float* f32(int64_t column = 0) const { return f32_.data() + column; }
-  int64_t width() const { return width_; }
-
- private:
-  int64_t width_ = 0;         // of a row; a multiple of 32 (columns past the real width stay 0)
-  std::vector<float> f32_;    // [max_tokens, width]
-  std::vector<int8_t> q_;     // [max_tokens, width]
-  std::vector<float> scale_;  // [max_tokens, width / 32]
-  std::vector<int32_t> sum_;  // [max_tokens, width / 32]
-};
-
 class Forward {
  public:
   struct Options {
     bool f32_activations = false;
+    bool measures_recall = false;  // sparse_ffn.h
     int64_t max_tokens = 1;
     int64_t max_logit_rows = 1;
   };
@@ -55,14 +37,20 @@ class Forward {
 
   // Runs steps until the exchange ends: OK after a shutdown, else why it was given up.
   absl::Status Serve(Exchange& exchange);
-  // May be read from any thread.
-  uint64_t steps() const { return steps_.load(std::memory_order_relaxed); }
+  // What its steps did; as of the last step that ended. May be called from any thread.
+  struct Totals {
+    uint64_t steps = 0;
+    std::vector<FfnCounts> ffn;  // [n_layers]; zeros in layers that leave nothing out
+    StepClock clock;
+  };
+  Totals totals() const;
 
  private:
   // What each thread has for itself.
   struct Private {
     std::vector<float> h;         // [d_model], when there is one token
     Activations input;            // one token
+    Activations residual;         // one token, where a predictor reads it
     std::vector<float> partials;  // tiles of one head's attention
     std::vector<float> state;     // [2 + d_head]
   };
@@ -77,6 +65,8 @@ class Forward {
   void Attend(int32_t thread, int64_t layer);
   void AttendSharedContext(int32_t thread, int64_t layer);
   void FfnLayer(int32_t thread, int64_t layer);
+  void DenseFfn(int32_t thread, const LayerWeights& weights);
+  void RunSparseFfn(int32_t thread, int64_t layer);
   void DownProduct(int32_t thread, const LayerWeights& weights, float* out);
   // Every rank's partials into h. After it, failed_ says whether the step goes on.
   void Combine(int32_t thread, bool has_partial);
@@ -92,6 +82,7 @@ class Forward {
   // out[t * out_stride + row] for the rows that the thread owns and t < n_inputs.
   void Product(int32_t thread, const kernels::PackedMatrix& weights, const Activations& input,
                int64_t column, int64_t n_inputs, float* out, int64_t out_stride);
+  void FinishStep();
   bool WantsInt8(const kernels::PackedMatrix& weights) const;
 
   const Shard* shard_;
@@ -109,7 +100,9 @@ class Forward {
   std::vector<int32_t> logit_tokens_;  // the tokens that want logits, in the order of their rows
   absl::Status status_;
   bool failed_ = false;  // what the other threads look at after a barrier
-  std::atomic<uint64_t> steps_{0};
+  StepClock clock_;      // the leader's
+  mutable std::mutex totals_mutex_;
+  Totals totals_;  // guarded by totals_mutex_
 
   std::vector<double> inverse_frequency_;  // [n_rot / 2]
   std::vector<float> cos_, sin_;           // [max_tokens, n_rot / 2]
@@ -124,6 +117,8 @@ class Forward {
   std::vector<float> logits_;         // [max_logit_rows, vocab_stride_]
   std::vector<float> tile_partials_;  // [heads, tiles, 2 + d_head], decode over shared contexts
   std::vector<Private> private_;      // [n_threads]
+  Activations residual_;              // [max_tokens, d_model], where a predictor reads it
+  SparseFfn sparse_ffn_;
 };
 
 }  // namespace thermocline

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <new>
 
 #include "common/model/tensor_table.h"
@@ -24,6 +25,31 @@ absl::Status CheckRange(const char* what, int64_t value, int64_t min, int64_t ma
       fmt::format("{} {} is not between {} and {}", what, value, min, max));
 }
 
+void FillTotals(const Forward::Totals& totals, worker::v1::StatsResponse* response) {
+  response->set_steps(totals.steps);
+  for (const FfnCounts& counts : totals.ffn) {
+    worker::v1::FfnCounts* message = response->add_ffn();
+    message->set_tokens(counts.tokens);
+    message->set_neurons(counts.neurons);
+    message->set_computed(counts.computed);
+    message->set_fired(counts.fired);
+    message->set_bytes(counts.bytes);
+    message->set_missed(counts.missed);
+    message->set_mass(counts.mass);
+    message->set_missed_mass(counts.missed_mass);
+  }
+  const StepClock& clock = totals.clock;
+  worker::v1::StepTimes* times = response->mutable_times();
+  times->set_attention_ns(clock.nanoseconds(StepPart::kAttention));
+  times->set_choose_ns(clock.nanoseconds(StepPart::kChoose));
+  times->set_gate_ns(clock.nanoseconds(StepPart::kGate));
+  times->set_up_ns(clock.nanoseconds(StepPart::kUp));
+  times->set_down_ns(clock.nanoseconds(StepPart::kDown));
+  times->set_exchange_ns(clock.nanoseconds(StepPart::kExchange));
+  times->set_output_ns(clock.nanoseconds(StepPart::kOutput));
+  times->set_other_ns(clock.nanoseconds(StepPart::kOther));
+}
+
 }  // namespace
 
 absl::Status CpuWorker::Expect(Phase phase) const {
@@ -39,6 +65,7 @@ void CpuWorker::Drop() {
   shard_.reset();
   team_.reset();
   file_.reset();
+  predictor_file_.reset();
   carrier_.clear();
   phase_ = Phase::kNew;
 }
@@ -86,7 +113,9 @@ absl::StatusOr<worker::v1::ConfigureResponse> CpuWorker::SetUp(
   }
   ASSIGN_OR_RETURN(const ShardSpec spec, SpecFromRequest(request, config));
   ASSIGN_OR_RETURN(exchange_shape_, ShapeFromRequest(request, config));
-  ASSIGN_OR_RETURN(shard_, Shard::Create(file.get(), config, spec));
+  ASSIGN_OR_RETURN(const Predictor predictor, OpenPredictor(request, *file, config, spec));
+  const GgufFile* of_predictor = predictor_file_ != nullptr ? predictor_file_.get() : file.get();
+  ASSIGN_OR_RETURN(shard_, Shard::Create(file.get(), config, spec, of_predictor, &predictor));
   std::vector<int64_t> heads_per_layer;
   for (const ShardSpec::Layer& layer : spec.layers)
     heads_per_layer.push_back(layer.kv_heads.size());
@@ -98,8 +127,8 @@ absl::StatusOr<worker::v1::ConfigureResponse> CpuWorker::SetUp(
   rank_ = request.rank();
   node_ = request.node();
   epoch_ = request.epoch();
-  forward_options_ = {request.f32_activations(), exchange_shape_.max_tokens,
-                      exchange_shape_.max_logit_rows};
+  forward_options_ = {request.f32_activations(), request.measures_recall(),
+                      exchange_shape_.max_tokens, exchange_shape_.max_logit_rows};
   team_ = std::make_unique<Team>(request.n_threads(), request.spin_us());
   // All that is computed is computed by the team, and what it touches first lies on its node.
   RETURN_IF_ERROR(team_->BindToNode(request.node()));
@@ -115,6 +144,19 @@ absl::StatusOr<worker::v1::ConfigureResponse> CpuWorker::SetUp(
   return response;
 }
 
+// An empty one when no layer is computed by it.
+absl::StatusOr<Predictor> CpuWorker::OpenPredictor(const worker::v1::ConfigureRequest& request,
+                                                   const GgufFile& model, const ModelConfig& config,
+                                                   const ShardSpec& spec) {
+  const auto predicts = [](const ShardSpec::Layer& layer) {
+    return layer.mode == Sparsity::kPredict;
+  };
+  if (std::none_of(spec.layers.begin(), spec.layers.end(), predicts)) return Predictor();
+  if (request.predictor_path().empty()) return PredictorOfModel(model, config);
+  ASSIGN_OR_RETURN(predictor_file_, GgufFile::Open(request.predictor_path()));
+  return ReadPredictor(*predictor_file_, config, request.model_hash());
+}
+
 absl::Status CpuWorker::LoadShard(const std::function<bool(int64_t, int64_t)>& on_progress) {
   std::lock_guard<std::mutex> lock(mutex_);
   RETURN_IF_ERROR(Expect(Phase::kConfigured));
@@ -125,6 +167,7 @@ absl::Status CpuWorker::LoadShard(const std::function<bool(int64_t, int64_t)>& o
     return status;
   }
   file_.reset();
+  predictor_file_.reset();
   phase_ = Phase::kLoaded;
   return absl::OkStatus();
 }
@@ -188,7 +231,7 @@ worker::v1::StatsResponse CpuWorker::Stats() const {
   response.set_token_bytes(shard_->token_bytes());
   response.set_n_threads(team_->size());
   response.set_isa(ops_->name);
-  if (forward_ != nullptr) response.set_steps(forward_->steps());
+  if (forward_ != nullptr) FillTotals(forward_->totals(), &response);
   return response;
 }
 

@@ -48,12 +48,15 @@ class CpuWorker {
   enum class Phase { kNew, kConfigured, kLoaded, kServing };
   absl::Status Expect(Phase phase) const;
   absl::StatusOr<worker::v1::ConfigureResponse> SetUp(const worker::v1::ConfigureRequest& request);
+  absl::StatusOr<Predictor> OpenPredictor(const worker::v1::ConfigureRequest& request,
+                                          const GgufFile& model, const ModelConfig& config,
+                                          const ShardSpec& spec);
   absl::Status MakeForward();
   void Drop();
 
   mutable std::mutex mutex_;  // guards the phase; steps run without it
   Phase phase_ = Phase::kNew;
-  std::unique_ptr<GgufFile> file_;  // closed when the shard is loaded
+  std::unique_ptr<GgufFile> file_, predictor_file_;  // closed when the shard is loaded
   const kernels::Ops* ops_ = nullptr;
   std::unique_ptr<Team> team_;
   std::unique_ptr<Shard> shard_;

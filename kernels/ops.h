@@ -78,13 +78,13 @@ struct Ops {
   void (*sketch_int8)(const RowMatrix& w, int64_t row_begin, int64_t row_end,
                       const QuantizedRows& x, int64_t n_tokens, float* out, int64_t out_stride);
 
-  // out[col] = sum over i of a[i] * the weight of row rows[i], for columns [col_begin, col_end),
-  // col_begin a multiple of 128, col_end too or n_cols. One fma a row, rows ascending; in Q8_0 and
-  // Q4_0: fma(f32(a * scale), q, sum). For matrices without planes.
+  // out[col] += sum over i of a[i] * the weight of row rows[i], for columns [col_begin, col_end),
+  // col_begin a multiple of 128, col_end too or n_cols. One fma a row, in the order given; in Q8_0
+  // and Q4_0: fma(f32(a * scale), q, out). For matrices without planes.
   void (*add_rows)(const NeuronMatrix& w, const int32_t* rows, const float* a, int64_t n,
                    int64_t col_begin, int64_t col_end, float* out);
-  // The same for int8 activations q[i] of rows rows[i] and a matrix with planes: with all blocks in
-  // ascending order, the bits of matmul_int8 of the same weights.
+  // The same for int8 activations q[i] of rows rows[i] and a matrix with planes, added block by
+  // block: from 0 and with the blocks in ascending order, the bits of matmul_int8.
   void (*add_blocks)(const NeuronMatrix& w, const ActiveBlock* blocks, int64_t n_blocks,
                      const int32_t* rows, const int8_t* q, int64_t col_begin, int64_t col_end,
                      float* out);

@@ -13,11 +13,19 @@
 
 namespace thermocline {
 
+// Which neurons a token may do without. Only layers that the plan computes sparsely leave any out.
+enum class TokenMode : int32_t {
+  kAsPlanned = 0,
+  kOff = 1,    // none
+  kExact = 2,  // those whose activation is 0
+};
+
 // One token of a step. Plain data: it lies in the segment and travels in frames as it is.
 struct StepToken {
   int32_t slot;       // the session's KV cache slot
   int32_t position;   // in that slot, from 0
   int32_t logit_row;  // row of the logits that it wants, or -1
+  TokenMode mode = TokenMode::kAsPlanned;
 };
 
 struct Step {

@@ -15,7 +15,7 @@ namespace thermocline {
 
 // Of everything that processes of a fleet share as plain bytes: the segment, and StepToken, which
 // also travels in frames. Counts up with every change of it.
-inline constexpr uint32_t kExchangeLayout = 2;
+inline constexpr uint32_t kExchangeLayout = 3;
 
 // All sizes of a segment follow from these; every rank is told them and checks them on attach.
 struct ExchangeShape {

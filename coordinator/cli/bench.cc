@@ -26,7 +26,7 @@ constexpr int64_t kReadBufferBytes = int64_t{1} << 30;
 constexpr int32_t kReadRepeats = 5;
 
 // Columns that all rows of one fleet share.
-absl::StatusOr<BenchRow> CommonColumns(const BenchOptions& options, Fleet* fleet) {
+absl::StatusOr<BenchRow> CommonColumns(Fleet* fleet) {
   BenchRow row;
   row.model = fleet->model().id();
   row.model_bytes = static_cast<int64_t>(fleet->model().file().file_bytes());
@@ -34,16 +34,14 @@ absl::StatusOr<BenchRow> CommonColumns(const BenchOptions& options, Fleet* fleet
   row.n_workers = fleet->plan().n_ranks();
   row.transport = fleet->transport();
   row.isa = fleet->isa();
-  row.sparsity = options.fleet.sparsity;
-  ASSIGN_OR_RETURN(const std::vector<worker::v1::StatsResponse> stats, fleet->Stats());
-  for (const worker::v1::StatsResponse& rank : stats) row.token_bytes += rank.token_bytes();
+  row.sparsity = DescribeModes(fleet->plan());
   return row;
 }
 
 absl::Status MeasureFleet(const Program& program, const BenchOptions& options,
                           const FleetOptions& fleet_options, std::vector<BenchRow>* rows) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Fleet> fleet, StartFleet(program, fleet_options));
-  ASSIGN_OR_RETURN(BenchRow row, CommonColumns(options, fleet.get()));
+  ASSIGN_OR_RETURN(BenchRow row, CommonColumns(fleet.get()));
   // The bandwidth of a shared machine changes within seconds, so it is measured between the
   // repeats; the median stands beside theirs.
   std::vector<double> reads;
@@ -52,22 +50,39 @@ absl::Status MeasureFleet(const Program& program, const BenchOptions& options,
     reads.push_back(read);
     return absl::OkStatus();
   });
-  const auto add_row = [&] {
+  FleetTotals before;
+  const auto start_row = [&]() -> absl::Status {
+    ASSIGN_OR_RETURN(before, fleet->Totals());
+    return absl::OkStatus();
+  };
+  const auto add_row = [&]() -> absl::Status {
+    ASSIGN_OR_RETURN(const FleetTotals now, fleet->Totals());
+    const FleetTotals totals = now.Since(before);
+    row.token_bytes = totals.TokenBytes();
+    row.computed_share = totals.leaves_out() ? totals.ComputedShare() : 1;
+    row.fired_share = totals.leaves_out() ? totals.FiredShare() : 1;
+    row.time_shares.clear();
+    for (int part = 0; part < FleetTotals::kParts; ++part) {
+      row.time_shares.emplace_back(FleetTotals::kPartNames[part], totals.TimeShare(part));
+    }
     row.read_gbps = Median(std::exchange(reads, {}));
     rows->push_back(row);
+    return absl::OkStatus();
   };
   for (const int64_t n_prompt : options.n_prompt) {
     if (n_prompt == 0) continue;
     row.n_prompt = n_prompt;
+    RETURN_IF_ERROR(start_row());
     ASSIGN_OR_RETURN(row.samples_ts, tests.Prefill(n_prompt, options.n_repeats));
-    add_row();
+    RETURN_IF_ERROR(add_row());
   }
   row.n_prompt = 0;
   for (const int64_t n_gen : options.n_gen) {
     if (n_gen == 0) continue;
     row.n_gen = n_gen;
+    RETURN_IF_ERROR(start_row());
     ASSIGN_OR_RETURN(row.samples_ts, tests.Decode(n_gen, options.n_repeats));
-    add_row();
+    RETURN_IF_ERROR(add_row());
   }
   return absl::OkStatus();
 }
@@ -87,7 +102,10 @@ absl::Status MeasureAll(const Program& program, const BenchOptions& options,
           fleet.n_threads = std::max<int64_t>(n_threads, 0);
           fleet.transport = transport;
           fleet.isa = isa;
-          RETURN_IF_ERROR(MeasureFleet(program, options, fleet, rows));
+          for (const std::string& sparsity : options.sparsities) {
+            fleet.sparsity.mode = sparsity;
+            RETURN_IF_ERROR(MeasureFleet(program, options, fleet, rows));
+          }
         }
       }
     }
@@ -102,7 +120,8 @@ absl::Status MeasureAndPrint(const Program& program, const BenchOptions& options
   std::vector<BenchRow> rows;
   absl::Status status = MeasureAll(program, options, &rows);
   if (!rows.empty()) {
-    status.Update(Program::Print(options.output == "json" ? BenchJson(rows) : BenchTable(rows)));
+    const std::string tables = BenchTable(rows) + "\n" + BenchTimes(rows);
+    status.Update(Program::Print(options.output == "json" ? BenchJson(rows) : tables));
   }
   return status;
 }

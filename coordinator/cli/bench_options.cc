@@ -90,6 +90,8 @@ void AddBenchFlags(FlagSet* flags, BenchOptions* options) {
              "how partial sums travel");
   ChoiceList(flags, {"--isa"}, {"auto", "reference", "avx2", "avx512"}, &options->isas,
              "kernels to use");
+  ChoiceList(flags, {"--sparsity"}, {"auto", "off", "exact", "predict", "sketch", "threshold"},
+             &options->sparsities, "which neurons are left out");
   flags->Int({"-r", "--repetitions"}, "N", &options->n_repeats, 1, kMaxRepeats,
              "times each test is run; the median counts");
   flags->Choice({"-o", "--output"}, {"md", "json"}, &options->output, "a table or JSON");

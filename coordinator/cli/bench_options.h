@@ -20,6 +20,7 @@ struct BenchOptions {
   std::vector<int64_t> n_workers = {0};
   std::vector<std::string> transports = {"auto"};
   std::vector<std::string> isas = {"auto"};
+  std::vector<std::string> sparsities = {"auto"};
   int64_t n_repeats = 5;
   std::string output = "md";
 

@@ -16,15 +16,14 @@ double Median(std::vector<double> samples) {
 
 double BenchRow::MedianTs() const { return Median(samples_ts); }
 
-double BenchRow::BandwidthShare() const {
-  return MedianTs() * static_cast<double>(token_bytes) / (read_gbps * 1e9);
-}
+double BenchRow::BandwidthShare() const { return MedianTs() * token_bytes / (read_gbps * 1e9); }
 
 std::string BenchTable(const std::vector<BenchRow>& rows) {
   std::string table =
-      "| model | size | workers | threads | transport | isa | test | tokens/s, median (min to max) "
-      "| read GB/s | share of it |\n"
-      "| --- | ---: | ---: | ---: | --- | --- | ---: | ---: | ---: | ---: |\n";
+      "| model | size | workers | threads | transport | isa | sparsity | test | tokens/s, median "
+      "(min to "
+      "max) | neurons computed | MB a token | read GB/s | share of it |\n"
+      "| --- | ---: | ---: | ---: | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n";
   for (const BenchRow& row : rows) {
     const auto [min, max] = std::minmax_element(row.samples_ts.begin(), row.samples_ts.end());
     const std::string test =
@@ -32,9 +31,31 @@ std::string BenchTable(const std::vector<BenchRow>& rows) {
     const std::string share =
         row.is_decode() ? fmt::format("{:.1f} %", row.BandwidthShare() * 100) : "";
     table += fmt::format(
-        "| {} | {:.2f} GB | {} | {} | {} | {} | {} | {:.2f} ({:.2f} to {:.2f}) | {:.1f} | {} |\n",
+        "| {} | {:.2f} GB | {} | {} | {} | {} | {} | {} | {:.2f} ({:.2f} to {:.2f}) | {:.1f} % | "
+        "{:.1f} | {:.1f} | {} |\n",
         row.model, row.model_bytes / 1e9, row.n_workers, row.n_threads, row.transport, row.isa,
-        test, row.MedianTs(), *min, *max, row.read_gbps, share);
+        row.sparsity, test, row.MedianTs(), *min, *max, row.computed_share * 100,
+        row.token_bytes / 1e6, row.read_gbps, share);
+  }
+  return table;
+}
+
+std::string BenchTimes(const std::vector<BenchRow>& rows) {
+  std::string table;
+  for (const BenchRow& row : rows) {
+    if (!row.is_decode() || row.time_shares.empty()) continue;
+    if (table.empty()) {
+      std::string head = "| us a token | sparsity |", line = "| ---: | --- |";
+      for (const auto& [part, share] : row.time_shares) {
+        head += " " + part + " |";
+        line += " ---: |";
+      }
+      table = head + "\n" + line + "\n";
+    }
+    table += fmt::format("| {:.0f} | {} |", 1e6 / row.MedianTs(), row.sparsity);
+    for (const auto& [part, share] : row.time_shares)
+      table += fmt::format(" {:.1f} % |", share * 100);
+    table += "\n";
   }
   return table;
 }
@@ -53,8 +74,11 @@ std::string BenchJson(const std::vector<BenchRow>& rows) {
                     {"samples_ts", row.samples_ts},
                     {"read_gbps", row.read_gbps},
                     {"token_bytes", row.token_bytes},
+                    {"computed_share", row.computed_share},
+                    {"fired_share", row.fired_share},
                     {"bandwidth_share", nullptr}});
     if (row.is_decode()) json.back()["bandwidth_share"] = row.BandwidthShare();
+    for (const auto& [part, share] : row.time_shares) json.back()["time_shares"][part] = share;
   }
   return json.dump(2) + "\n";
 }

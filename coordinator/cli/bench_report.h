@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace thermocline {
@@ -21,8 +22,12 @@ struct BenchRow {
   std::string isa;
   std::string sparsity;
   std::vector<double> samples_ts;  // tokens a second, one for each repeat; not empty
-  double read_gbps = 0;     // plain reads by the same threads between the repeats, 1e9 bytes/s
-  int64_t token_bytes = 0;  // that a step of one token reads
+  double read_gbps = 0;    // plain reads by the same threads between the repeats, 1e9 bytes/s
+  double token_bytes = 0;  // of weights, that a step of one token reads
+  // Of layers that leave neurons out; 1 where there are none.
+  double computed_share = 1;
+  double fired_share = 1;
+  std::vector<std::pair<std::string, double>> time_shares;  // parts of a step, 0..1
 
   bool is_decode() const { return n_gen > 0; }
   double MedianTs() const;
@@ -31,6 +36,8 @@ struct BenchRow {
 };
 
 std::string BenchTable(const std::vector<BenchRow>& rows);  // Markdown
+// Where the time of decode rows goes, Markdown; "" when there are none.
+std::string BenchTimes(const std::vector<BenchRow>& rows);
 // An array of objects; bandwidth_share is null in prefill rows.
 std::string BenchJson(const std::vector<BenchRow>& rows);
 

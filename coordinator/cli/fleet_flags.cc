@@ -52,8 +52,12 @@ void AddFleetFlags(FlagSet* flags, FleetFlags* values) {
   flags->Bool({"--memory-f32"}, &values->memory_f32, "the same as --kv-type f32");
   flags->Choice({"--activations"}, {"int8", "f32"}, &values->activations,
                 "numbers that activations are brought to before a product; f32 is slow, for tests");
-  flags->Choice({"--sparsity"}, {"off"}, &values->sparsity,
-                "off: every neuron is computed, the only mode so far");
+  flags->String({"--predictor-path"}, "DIR", &options->sparsity.predictor_path,
+                "folder that solve wrote: profile, predictor, plan");
+  flags->Int({"--sketch-bits"}, "N", &values->sketch_bits, 0, kMaxSketchBits,
+             "bits of a gate weight that --sparsity sketch reads first; 0: chosen for each layer");
+  flags->Bool({"--measure-recall"}, &options->sparsity.measures_recall,
+              "also compute what is ruled out, and say what was missed; slow");
   flags->String({"--hidden-activation"}, "NAME", &options->hidden_activation,
                 "silu or relu, instead of what the file says");
   flags->String({"--plan"}, "FILE", &options->plan_path,
@@ -79,7 +83,7 @@ void AddFleetFlags(FlagSet* flags, FleetFlags* values) {
 }
 
 void AddPlacementFlags(FlagSet* flags, FleetOptions* options) {
-  flags->Group("Workers");
+  flags->Group("Workers and mode");
   flags->Int({"-t", "--threads"}, "N", &options->n_threads, -1, kMaxThreads,
              "threads of all local workers together; 0 or -1: the CPUs that this process may use");
   flags->Int({"--workers"}, "N", &options->n_workers, 0, kMaxRanks,
@@ -88,6 +92,10 @@ void AddPlacementFlags(FlagSet* flags, FleetOptions* options) {
                 "how partial sums travel: shared memory or gRPC");
   flags->Choice({"--isa"}, {"auto", "reference", "avx2", "avx512"}, &options->isa,
                 "kernels to use; auto: the best that this CPU has");
+  flags->Choice({"--sparsity"}, {"auto", "off", "exact", "predict", "sketch", "threshold"},
+                &options->sparsity.mode,
+                "which neurons are left out (README, Sparsity); auto: as the plan says, or what is "
+                "cheapest of what there is");
 }
 
 absl::Status FleetFlags::Finish(const FlagSet& flags) {
@@ -102,6 +110,7 @@ absl::Status FleetFlags::Finish(const FlagSet& flags) {
                       name));
     }
   }
+  options.sparsity.sketch_bits = static_cast<int32_t>(sketch_bits);
   options.f32_kv = memory_f32 || kv_type == "f32";
   options.f32_activations = activations == "f32";
   options.stall_timeout_ms = worker_timeout_s * 1000;

@@ -15,7 +15,7 @@ struct FleetFlags {
   FleetOptions options;
   std::string kv_type = "f16";
   std::string activations = "int8";
-  std::string sparsity = "off";
+  int64_t sketch_bits = 0;
   int64_t worker_timeout_s = 10;
   int64_t n_gpu_layers = 0;  // what the user asked for; -1: all
   bool mmap = false;         // shards are never used from the mapping

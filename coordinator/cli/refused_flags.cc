@@ -33,7 +33,6 @@ constexpr char kNoShift[] =
     "a full context is never shifted; raise --ctx-size, or give -n -2 to end there";
 
 const Row kFleetRows[] = {
-    {{"--predictor-path"}, true, kDense},
     {{"--vram-budget"}, true, kNoGpu},
     {{"--reset-gpu-index"}, false, kNoGpu},
     {{"--disable-gpu-index"}, false, kNoGpu},

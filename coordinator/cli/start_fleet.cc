@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "common/plan/plan.h"
@@ -16,13 +17,33 @@ namespace {
 // "model.gguf: 2 workers, 8 threads, avx512, shm, 4096 tokens of context".
 std::string WhatRuns(const Fleet& fleet) {
   const int32_t n_workers = fleet.plan().n_ranks();
-  return fmt::format("{}: {} worker{}, {} thread{}, {}, {}, {} tokens of context",
+  return fmt::format("{}: {} worker{}, {} thread{}, {}, {}, sparsity {}, {} tokens of context",
                      fleet.model().id(), n_workers, n_workers == 1 ? "" : "s", fleet.n_threads(),
                      fleet.n_threads() == 1 ? "" : "s", fleet.isa(), fleet.transport(),
-                     fleet.n_ctx());
+                     DescribeModes(fleet.plan()), fleet.n_ctx());
 }
 
 }  // namespace
+
+std::string DescribeModes(const Plan& plan) {
+  std::vector<std::string> modes;
+  int32_t min_bits = kMaxSketchBits, max_bits = 0;
+  for (const LayerPlan& layer : plan.layers) {
+    if (layer.mode == Sparsity::kSketch) {
+      min_bits = std::min(min_bits, layer.sketch_bits);
+      max_bits = std::max(max_bits, layer.sketch_bits);
+    }
+  }
+  for (const LayerPlan& layer : plan.layers) {
+    std::string name = SparsityName(layer.mode);
+    if (layer.mode == Sparsity::kSketch) {
+      name += min_bits == max_bits ? fmt::format(" ({} bits)", max_bits)
+                                   : fmt::format(" ({} to {} bits)", min_bits, max_bits);
+    }
+    if (std::find(modes.begin(), modes.end(), name) == modes.end()) modes.push_back(name);
+  }
+  return fmt::format("{}", fmt::join(modes, " and "));
+}
 
 absl::StatusOr<std::unique_ptr<Fleet>> StartFleet(const Program& program,
                                                   const FleetOptions& options) {

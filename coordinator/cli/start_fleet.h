@@ -12,6 +12,9 @@
 namespace thermocline {
 
 // Cancelled when a signal came meanwhile.
+// "off", "sketch (1 to 2 bits)", or "exact and sketch (1 bit)" when layers differ.
+std::string DescribeModes(const Plan& plan);
+
 absl::StatusOr<std::unique_ptr<Fleet>> StartFleet(const Program& program,
                                                   const FleetOptions& options);
 // Says that layers asked for on a GPU are computed on the CPU.

@@ -145,6 +145,11 @@ absl::StatusOr<std::vector<worker::v1::StatsResponse>> Fleet::Stats() {
   return all;
 }
 
+absl::StatusOr<FleetTotals> Fleet::Totals() {
+  ASSIGN_OR_RETURN(const std::vector<worker::v1::StatsResponse> stats, Stats());
+  return TotalsOf(stats);
+}
+
 absl::StatusOr<double> Fleet::MeasureReadGbps(int64_t buffer_bytes, int32_t repeats) {
   const size_t n_workers = workers_.size();
   std::vector<absl::StatusOr<std::unique_ptr<WorkerHandle::ReadTest>>> tests(n_workers);

@@ -15,7 +15,9 @@
 #include "absl/types/span.h"
 #include "common/exchange/step_driver.h"
 #include "common/plan/plan.h"
+#include "coordinator/engine/fleet_totals.h"
 #include "coordinator/engine/model_header.h"
+#include "coordinator/engine/sparse_setup.h"
 #include "coordinator/engine/stepper.h"
 #include "coordinator/engine/worker_process.h"
 #include "proto/worker.pb.h"
@@ -30,6 +32,7 @@ struct FleetOptions {
   std::string plan_path;           // "": split by threads
   std::string isa = "auto";        // auto, reference, avx2, avx512
   std::string transport = "auto";  // auto, shm, grpc; auto: shm for spawned workers
+  SparsityOptions sparsity;
   bool f32_activations = false;
   bool f32_kv = false;
   int64_t n_workers = 0;  // 0: one per NUMA node
@@ -74,6 +77,7 @@ class Fleet : public Stepper {
   absl::Status state() const override;
   // Asks every worker. Works while no step runs.
   absl::StatusOr<std::vector<worker::v1::StatsResponse>> Stats();
+  absl::StatusOr<FleetTotals> Totals();  // of these
   // Plain read bandwidth of all workers' threads at once, over a buffer of this size that is split
   // by threads; the best of the repeats, 1e9 bytes a second.
   absl::StatusOr<double> MeasureReadGbps(int64_t buffer_bytes, int32_t repeats);

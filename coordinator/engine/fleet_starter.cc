@@ -101,22 +101,29 @@ absl::StatusOr<std::unique_ptr<Fleet>> FleetStarter::Start() {
 }
 
 absl::Status FleetStarter::MakePlan() {
-  const ModelConfig& config = fleet_->model_->config();
-  const std::string& hash = fleet_->model_->file().ContentHash();
+  const ModelHeader& model = *fleet_->model_;
+  ASSIGN_OR_RETURN(setup_, OpenSparseSetup(options_.sparsity, model));
+  Plan* plan = &fleet_->plan_;
   if (!options_.plan_path.empty()) {
-    ASSIGN_OR_RETURN(fleet_->plan_, ReadPlan(options_.plan_path));
-    const absl::Status status = CheckPlan(fleet_->plan_, config, hash);
+    ASSIGN_OR_RETURN(*plan, ReadPlan(options_.plan_path));
+    const Profile* profile = setup_.profile.has_value() ? &*setup_.profile : nullptr;
+    const absl::Status status =
+        CheckPlan(*plan, model.config(), model.file().ContentHash(), profile);
     if (!status.ok()) {
       return absl::InvalidArgumentError(
           fmt::format("{}: {}", options_.plan_path, std::string(status.message())));
     }
-    return absl::OkStatus();
+  } else {
+    ASSIGN_OR_RETURN(const std::vector<RankPlan> ranks, LocalRanks());
+    std::vector<double> shares;
+    for (const RankPlan& rank : ranks) shares.push_back(rank.n_threads);
+    ASSIGN_OR_RETURN(*plan, SplitDense(model.config(), model.file().ContentHash(), ranks, shares));
   }
-  ASSIGN_OR_RETURN(const std::vector<RankPlan> ranks, LocalRanks());
-  std::vector<double> shares;
-  for (const RankPlan& rank : ranks) shares.push_back(rank.n_threads);
-  ASSIGN_OR_RETURN(fleet_->plan_, SplitDense(config, hash, ranks, shares));
-  return absl::OkStatus();
+  // A plan says how it computes, unless the user does.
+  if (options_.plan_path.empty() || options_.sparsity.mode != "auto") {
+    RETURN_IF_ERROR(SetModes(options_.sparsity, model, setup_, plan));
+  }
+  return SetThresholds(model, *plan, &setup_);
 }
 
 // One worker a NUMA node, or as many as asked for, in turn over the nodes; threads as the nodes'
@@ -235,11 +242,22 @@ worker::v1::ConfigureRequest FleetStarter::ConfigureRequestFor(int32_t rank) con
   request.set_n_ranks(plan.n_ranks());
   request.set_model_path(options_.model_path);
   request.set_model_hash(fleet_->model_->file().ContentHash());
-  for (const LayerPlan& layer : plan.layers) {
+  for (size_t i = 0; i < plan.layers.size(); ++i) {
+    const LayerPlan& layer = plan.layers[i];
     worker::v1::LayerShard* shard = request.add_layers();
     set(shard->mutable_kv_heads(), layer.kv_heads[rank]);
-    for (const Range& range : layer.neurons[rank]) set(shard->add_neurons(), range);
+    std::vector<int32_t> order;
+    if (!plan.profile_hash.empty()) order = HottestFirst(setup_.profile->layers[i]);
+    for (const Range& range : FileNeurons(layer, rank, order)) {
+      shard->add_neuron_bounds(static_cast<uint32_t>(range.begin));
+      shard->add_neuron_bounds(static_cast<uint32_t>(range.end));
+    }
+    shard->set_mode(static_cast<worker::v1::LayerShard::Mode>(layer.mode));
+    shard->set_sketch_bits(layer.sketch_bits);
+    shard->set_threshold(setup_.thresholds[i]);
   }
+  request.set_predictor_path(setup_.predictor_file);
+  request.set_measures_recall(options_.sparsity.measures_recall);
   set(request.mutable_vocab(), plan.vocab[rank]);
   request.set_node(plan.ranks[rank].node);
   request.set_n_threads(plan.ranks[rank].n_threads);

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "coordinator/engine/fleet.h"
+#include "coordinator/engine/sparse_setup.h"
 
 namespace thermocline {
 
@@ -38,6 +39,7 @@ class FleetStarter {
   const Fleet::OnProgress& on_progress_;
   const std::atomic<bool>* cancelled_;
   std::unique_ptr<Fleet> fleet_;
+  SparseSetup setup_;
   uint32_t spin_us_ = 0;
 };
 

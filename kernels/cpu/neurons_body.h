@@ -172,7 +172,6 @@ void add_rows_of(const NeuronMatrix& w, const int32_t* rows, const float* a, int
   constexpr bool kIsFloat =
       kType == TensorType::kF32 || kType == TensorType::kF16 || kType == TensorType::kBF16;
   constexpr int64_t kMaxTileBlocks = kLineColumns / kBlockCols;
-  for (int64_t col = col_begin; col < col_end; ++col) out[col] = 0.0f;
   int64_t scales_at = 0;
   if constexpr (!kIsFloat) {
     scales_at = neuron_quant_bytes(planes_of(kType == TensorType::kQ8_0 ? 8 : 4, 0), w.n_cols);
@@ -235,7 +234,6 @@ template <TensorType kType, ScaleKind kKind>
 void add_blocks_of(const NeuronMatrix& w, const ActiveBlock* blocks, int64_t n_blocks,
                    const int32_t* rows, const int8_t* q, int64_t col_begin, int64_t col_end,
                    float* out) {
-  for (int64_t col = col_begin; col < col_end; ++col) out[col] = 0.0f;
   const int64_t ahead_begin = first_plane_bytes<kType>(col_begin);
   const int64_t ahead_end = first_plane_bytes<kType>(col_end);
   constexpr int kSums = kKind == ScaleKind::kTwo ? 2 : 1;

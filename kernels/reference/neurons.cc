@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "kernels/levels.h"
-#include "kernels/reference/row_block.h"
+#include "kernels/reference/weights.h"
 
 namespace thermocline::kernels::reference {
 namespace {
@@ -27,18 +27,6 @@ int32_t neuron_quant(const NeuronMatrix& w, int64_t row, int64_t col) {
     plane += neuron_plane_bytes(width, w.n_cols);
   }
   return static_cast<int32_t>(quant) - type.zero_point();
-}
-
-float float_weight(const NeuronMatrix& w, int64_t row, int64_t col) {
-  const uint8_t* p = w.rows + row * w.row_bytes;
-  if (w.type == TensorType::kF32) {
-    float value;
-    std::memcpy(&value, p + 4 * col, sizeof(value));
-    return value;
-  }
-  uint16_t bits;
-  std::memcpy(&bits, p + 2 * col, sizeof(bits));
-  return w.type == TensorType::kF16 ? f16_to_f32(bits) : bf16_to_f32(bits);
 }
 
 float row_scale(const NeuronMatrix& w, int64_t row, int64_t col) {
@@ -78,9 +66,9 @@ void add_rows(const NeuronMatrix& w, const int32_t* rows, const float* a, int64_
               int64_t col_begin, int64_t col_end, float* out) {
   const bool is_float = type_info(w.type)->is_float;
   for (int64_t col = col_begin; col < col_end; ++col) {
-    float sum = 0.0f;
+    float sum = out[col];
     for (int64_t i = 0; i < n; ++i) {
-      sum = is_float ? std::fma(a[i], float_weight(w, rows[i], col), sum)
+      sum = is_float ? std::fma(a[i], load_float(w.type, w.rows + rows[i] * w.row_bytes, col), sum)
                      : std::fma(a[i] * row_scale(w, rows[i], col),
                                 static_cast<float>(neuron_quant(w, rows[i], col)), sum);
     }
@@ -92,7 +80,7 @@ void add_blocks(const NeuronMatrix& w, const ActiveBlock* blocks, int64_t n_bloc
                 const int32_t* rows, const int8_t* q, int64_t col_begin, int64_t col_end,
                 float* out) {
   for (int64_t col = col_begin; col < col_end; ++col) {
-    float sum = 0.0f;
+    float sum = out[col];
     for (int64_t b = 0; b < n_blocks; ++b) {
       int32_t sums[2] = {0, 0};
       for (int32_t i = blocks[b].begin; i < blocks[b].end; ++i) {

@@ -1,0 +1,43 @@
+// How a fleet's layers leave neurons out: the asked-for mode, a predictor folder and the model
+// become the plan's modes, thresholds, and the files that workers open.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/model/profile.h"
+#include "common/plan/plan.h"
+#include "coordinator/engine/model_header.h"
+
+namespace thermocline {
+
+struct SparsityOptions {
+  std::string mode = "auto";   // or a name of sparsity.h
+  int32_t sketch_bits = 0;     // 0: per layer, what reads the fewest bytes
+  std::string predictor_path;  // the folder that solve wrote; "": none
+  bool measures_recall = false;
+};
+
+// What goes with a plan. Thresholds are the profile's; in mode predict the predictor's own.
+struct SparseSetup {
+  std::optional<Profile> profile;
+  std::string predictor_file;     // predictor.gguf; "": the model has its own, or none is needed
+  std::vector<float> thresholds;  // [n_layers]
+};
+
+// Reads and checks the folder's profile and predictor, as far as they are there. Errors name the
+// file and say what to do.
+absl::StatusOr<SparseSetup> OpenSparseSetup(const SparsityOptions& options,
+                                            const ModelHeader& model);
+
+// Sets the modes of a plan that has none. FailedPrecondition when a mode needs what is not there,
+// with what that is.
+absl::Status SetModes(const SparsityOptions& options, const ModelHeader& model,
+                      const SparseSetup& setup, Plan* plan);
+
+// Fills setup->thresholds for the plan's modes.
+absl::Status SetThresholds(const ModelHeader& model, const Plan& plan, SparseSetup* setup);
+
+}  // namespace thermocline
