@@ -9,6 +9,7 @@
 #include "fmt/format.h"
 #include "solver/placement/dense_split.h"
 #include "solver/placement/neuron_placement.h"
+#include "solver/placement/stripes.h"
 
 namespace thermocline {
 namespace {
@@ -274,11 +275,50 @@ class Planner {
         const int64_t end =
             std::min(begin + placement->layers[i].counts[r] * neuron_unit(), shape_.config.d_ff);
         SetNeurons(layers[i], r, {begin, end});
-        fleet_.ranks[r].neuron_bytes += static_cast<double>(end - begin) * NeuronBytes(layers[i]);
         begin = end;
       }
     }
+    if (has_order()) StripeCpus(layers);
+    for (const int64_t l : layers) {
+      for (int32_t r = 0; r < n_ranks_; ++r) {
+        for (const Range& range : fleet_.plan.layers[l].neurons[r]) {
+          fleet_.ranks[r].neuron_bytes += static_cast<double>(range.size()) * NeuronBytes(l);
+        }
+      }
+    }
     return absl::OkStatus();
+  }
+
+  // The run of neurons that CPU ranks hold together goes to them in stripes, by bandwidth, if their
+  // memories allow it in all layers. Their work in a step stays the same together, and is balanced.
+  void StripeCpus(const std::vector<int64_t>& layers) {
+    const std::vector<double> speeds = Speeds(false, true);
+    if (AllZero(speeds)) return;
+    std::vector<double> free;
+    for (int32_t r = 0; r < n_ranks_; ++r) free.push_back(Free(r));
+    std::vector<LayerPlan> striped = fleet_.plan.layers;
+    for (const int64_t l : layers) {
+      Range run = {shape_.config.d_ff, 0};
+      int64_t n_held = 0;
+      for (int32_t r = 0; r < n_ranks_; ++r) {
+        if (is_gpu(r) || striped[l].neurons[r].empty()) continue;
+        const Range& own = striped[l].neurons[r].front();
+        run = {std::min(run.begin, own.begin), std::max(run.end, own.end)};
+        n_held += own.size();
+      }
+      if (n_held == 0) continue;
+      if (n_held != run.size()) return;  // a GPU's neurons lie between
+      std::vector<std::vector<Range>> dealt = DealInStripes(run, speeds);
+      for (int32_t r = 0; r < n_ranks_; ++r) {
+        if (is_gpu(r)) continue;
+        for (const Range& range : dealt[r]) {
+          free[r] -= static_cast<double>(range.size()) * NeuronBytes(l);
+        }
+        if (free[r] < 0) return;
+        striped[l].neurons[r] = std::move(dealt[r]);
+      }
+    }
+    fleet_.plan.layers = std::move(striped);
   }
 
   PlacementLayer LayerProblem(int64_t l) const {

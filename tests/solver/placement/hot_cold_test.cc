@@ -83,6 +83,24 @@ TEST(PlanHotCold, PutsAttentionAndTheHottestNeuronsOnTheGpu) {
               0.03 * fleet->plan.layers[40].predicted_us[1]);
 }
 
+TEST(PlanHotCold, NodesAreBalancedInModeOffToo) {
+  const PlannedFleet fleet = *Make("70b", true, "rtx4090+(64GiB,100GB/s)+(64GiB,50GB/s)").Plan();
+  EXPECT_NEAR(
+      static_cast<double>(NeuronsOf(fleet, 7, 1)) / static_cast<double>(NeuronsOf(fleet, 7, 2)),
+      2.0, 0.01);
+  EXPECT_NEAR(fleet.plan.layers[7].predicted_us[1], fleet.plan.layers[7].predicted_us[2],
+              0.02 * fleet.plan.layers[7].predicted_us[1]);
+}
+
+TEST(PlanHotCold, EverythingOnOneGpuLeavesNothingToPlace) {
+  Case c = Make("7b", true, "rtx4090+(64GiB,100GB/s)");
+  c.request.n_gpu_layers = kAllLayers;
+  const absl::StatusOr<PlannedFleet> fleet = c.Plan();
+  ASSERT_TRUE(fleet.ok()) << fleet.status();
+  ExpectGood(c, *fleet);
+  EXPECT_EQ(NeuronsOf(*fleet, 31, 0), 11008);
+}
+
 TEST(PlanHotCold, IsFasterThanLayersAndSoIsMoreMemory) {
   const Case c = Make("70b", true, "rtx3090+(128GiB,60GB/s)");
   Case by_layers = c;
@@ -224,10 +242,14 @@ TEST(PlanTable, ShowsLayersMemoryAndRate) {
 
 TEST(PlanSvg, DrawsEveryLayerOfEveryRankAndLabelsItsAxes) {
   const Case c = Make("70b", true, "rtx4090+2x(64GiB,100GB/s)");
-  const std::string svg = PlanSvg(c.shape, c.hardware, c.firing, *c.Plan());
-  size_t n_rectangles = 0;
+  const PlannedFleet fleet = *c.Plan();
+  const std::string svg = PlanSvg(c.shape, c.hardware, c.firing, fleet);
+  size_t n_rectangles = 0, n_expected = 1 + 3;  // the ground, the legend
   for (size_t at = 0; (at = svg.find("<rect", at)) != std::string::npos; ++at) ++n_rectangles;
-  EXPECT_EQ(n_rectangles, 1u + 2 * 80 * 3 + 3);  // ground, two panels, legend
+  for (const LayerPlan& layer : fleet.plan.layers) {
+    for (const std::vector<Range>& ranges : layer.neurons) n_expected += 1 + ranges.size();
+  }
+  EXPECT_EQ(n_rectangles, n_expected);
   EXPECT_THAT(svg, HasSubstr(">layer</text>"));
   EXPECT_THAT(svg, HasSubstr("hottest at the top"));
   EXPECT_THAT(svg, HasSubstr("share of the layer's activations"));
