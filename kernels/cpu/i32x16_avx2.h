@@ -54,6 +54,11 @@ inline I32x16 and_lanes(I32x16 x, int mask) {
   const __m256i bits = _mm256_set1_epi32(mask);
   return {_mm256_and_si256(x.low, bits), _mm256_and_si256(x.high, bits)};
 }
+// The bits of `mask` in every byte.
+inline I32x16 and_bytes(I32x16 x, int mask) {
+  const __m256i bits = _mm256_set1_epi8(static_cast<char>(mask));
+  return {_mm256_and_si256(x.low, bits), _mm256_and_si256(x.high, bits)};
+}
 // a | (x & the bits of `mask` in every byte)
 inline I32x16 or_bytes(I32x16 a, I32x16 x, int mask) {
   const __m256i bits = _mm256_set1_epi8(static_cast<char>(mask));
@@ -139,12 +144,6 @@ inline F32x16 bf16_values(const uint8_t* p) {
   const __m256i high = _mm256_cvtepu16_epi32(load_128(p + 16));
   return as_f32({_mm256_slli_epi32(low, 16), _mm256_slli_epi32(high, 16)});
 }
-inline float load_f16_scalar(const uint8_t* p) {
-  uint16_t bits;
-  __builtin_memcpy(&bits, p, sizeof(bits));
-  return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)));
-}
-
 // 16 bytes at p[row] of 16 rows: out[i] has dword i of each.
 inline void transpose_rows(const uint8_t* const p[16], int64_t offset, I32x16 out[4]) {
   __m256i turned[2][4];

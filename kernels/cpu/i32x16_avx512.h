@@ -36,6 +36,10 @@ inline I32x16 shift_right_by(I32x16 x, int n) {
 inline I32x16 and_lanes(I32x16 x, int mask) {
   return {_mm512_and_si512(x.v, _mm512_set1_epi32(mask))};
 }
+// The bits of `mask` in every byte.
+inline I32x16 and_bytes(I32x16 x, int mask) {
+  return {_mm512_and_si512(x.v, _mm512_set1_epi8(static_cast<char>(mask)))};
+}
 // a | (x & the bits of `mask` in every byte)
 inline I32x16 or_bytes(I32x16 a, I32x16 x, int mask) {
   return {_mm512_ternarylogic_epi32(a.v, x.v, _mm512_set1_epi8(static_cast<char>(mask)), 0xf8)};
@@ -95,12 +99,6 @@ inline F32x16 bf16_values(const uint8_t* p) {
   const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};
 }
-inline float load_f16_scalar(const uint8_t* p) {
-  uint16_t bits;
-  __builtin_memcpy(&bits, p, sizeof(bits));
-  return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)));
-}
-
 inline __m512i four_rows(const uint8_t* a, const uint8_t* b, const uint8_t* c, const uint8_t* d) {
   const auto load = [](const uint8_t* p) {
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));

@@ -12,6 +12,7 @@ namespace {
 
 constexpr int kTileVectors = kLineColumns / 16;
 constexpr int64_t kRowsAtOnce = 8;
+constexpr int64_t kSpanColumns = 16 * kBlockCols;  // whose scales make a vector
 
 // Columns 16 v .. 16 v + 15 of a tile of a row, as f32: kFirst is the tile's first column.
 template <TensorType kType>
@@ -166,12 +167,32 @@ constexpr int64_t first_plane_bytes(int64_t columns) {
   return columns * (kType == TensorType::kF32 ? 4 : 2);
 }
 
+// Adds rows to columns [begin, end), which lie in one span of kSpanColumns. factors[r]: what the
+// span's 16 blocks of row r are multiplied with.
+template <TensorType kType>
+void add_span(const uint8_t* const rows[kRowsAtOnce], int64_t n_rows,
+              const float factors[kRowsAtOnce][16], int64_t n_cols, int64_t begin, int64_t end,
+              float* out) {
+  each_tile(begin, end, [&]<int kVectors>(int64_t first) {
+    const int64_t first_block = first % kSpanColumns / kBlockCols;
+    F32x16 sum[kTileVectors];
+    each_vector<kVectors>([&]<int v>() { sum[v] = load(out + first + 16 * v); });
+    for (int64_t r = 0; r < n_rows; ++r) {
+      const RowTile<kType> tile(rows[r], n_cols, first);
+      const float* factor = factors[r] + first_block;
+      each_vector<kVectors>([&]<int v>() {
+        sum[v] = fma(all_lanes(factor[v / 2]), tile.template values<v>(), sum[v]);
+      });
+    }
+    each_vector<kVectors>([&]<int v>() { store(sum[v], out + first + 16 * v); });
+  });
+}
+
 template <TensorType kType>
 void add_rows_of(const NeuronMatrix& w, const int32_t* rows, const float* a, int64_t n,
                  int64_t col_begin, int64_t col_end, float* out) {
   constexpr bool kIsFloat =
       kType == TensorType::kF32 || kType == TensorType::kF16 || kType == TensorType::kBF16;
-  constexpr int64_t kMaxTileBlocks = kLineColumns / kBlockCols;
   int64_t scales_at = 0;
   if constexpr (!kIsFloat) {
     scales_at = neuron_quant_bytes(planes_of(kType == TensorType::kQ8_0 ? 8 : 4, 0), w.n_cols);
@@ -187,25 +208,23 @@ void add_rows_of(const NeuronMatrix& w, const int32_t* rows, const float* a, int
         prefetch_row(row + scales_at + col_begin / 16, row + scales_at + col_end / 16);
       }
     }
-    each_tile(col_begin, col_end, [&]<int kVectors>(int64_t first) {
-      F32x16 sum[kTileVectors];
-      each_vector<kVectors>([&]<int v>() { sum[v] = load(out + first + 16 * v); });
-      for (int64_t r = i; r < i + n_rows; ++r) {
-        const uint8_t* row = w.rows + rows[r] * w.row_bytes;
-        const RowTile<kType> tile(row, w.n_cols, first);
-        float factor[kMaxTileBlocks];
-        if constexpr (!kIsFloat) {
-          for (int b = 0; b < kVectors / 2; ++b) {
-            factor[b] = a[r] * load_f16_scalar(row + scales_at + first / 16 + 2 * b);
-          }
+    const uint8_t* at[kRowsAtOnce];
+    for (int64_t r = 0; r < n_rows; ++r) at[r] = w.rows + rows[i + r] * w.row_bytes;
+    for (int64_t span = col_begin / kSpanColumns * kSpanColumns; span < col_end;
+         span += kSpanColumns) {
+      float factors[kRowsAtOnce][16];
+      for (int64_t r = 0; r < n_rows; ++r) {
+        F32x16 factor = all_lanes(a[i + r]);
+        if constexpr (!kIsFloat) {  // 32 bytes at a multiple of 32: the row is padded to 64
+          const uint8_t* scales = at[r] + scales_at + span / 16;
+          factor = factor * load(reinterpret_cast<const uint16_t*>(scales));
         }
-        each_vector<kVectors>([&]<int v>() {
-          const F32x16 by = all_lanes(kIsFloat ? a[r] : factor[v / 2]);
-          sum[v] = fma(by, tile.template values<v>(), sum[v]);
-        });
+        store(factor, factors[r]);
       }
-      each_vector<kVectors>([&]<int v>() { store(sum[v], out + first + 16 * v); });
-    });
+      const int64_t end = span + kSpanColumns;
+      add_span<kType>(at, n_rows, factors, w.n_cols, span < col_begin ? col_begin : span,
+                      end < col_end ? end : col_end, out);
+    }
   }
 }
 

@@ -36,12 +36,12 @@ struct TurnedPiece {
 };
 
 template <RowStream kStream>
-THERMOCLINE_INLINE void turn_quants(const uint8_t* const rows[16], int64_t n_blocks,
+THERMOCLINE_INLINE void turn_quants(const uint8_t* const rows[16], int64_t offset, int64_t n_blocks,
                                     uint32_t (*out)[16]) {
   int64_t n_dwords = kStream.planes.bits * n_blocks;
   for (int64_t d = 0; d < n_dwords; d += 4) {  // may write up to 3 dwords more than there are
     I32x16 turned[4];
-    transpose_rows(rows, 4 * d, turned);
+    transpose_rows(rows, offset + 4 * d, turned);
     THERMOCLINE_UNROLL
     for (int i = 0; i < 4; ++i) store_i32(turned[i], out[d + i]);
   }
@@ -90,8 +90,8 @@ THERMOCLINE_INLINE void turn_scales(const uint8_t* const rows[16], int64_t offse
   }
 }
 
-// The bits of chunk c that one plane has, or-ed into the quants.
-template <int kWidth, int kPosition, int c>
+// The bits of chunk c that one plane has, or-ed into the quants; kFirst: these are zeros.
+template <int kWidth, int kPosition, int c, bool kFirst>
 THERMOCLINE_INLINE I32x16 plane_bits(I32x16 quants, const uint32_t (*plane)[16], int64_t b) {
   constexpr int kPerDword = 8 / kWidth;
   constexpr int kDword = kWidth == 4 ? c % 4 : c / kPerDword;
@@ -100,25 +100,26 @@ THERMOCLINE_INLINE I32x16 plane_bits(I32x16 quants, const uint32_t (*plane)[16],
   I32x16 x = load_i32(plane[b * kWidth + kDword]);
   if constexpr (kShift > kPosition) x = shift_right<kShift - kPosition>(x);
   if constexpr (kShift < kPosition) x = shift_left<kPosition - kShift>(x);
-  return kMask == 255 ? x : or_bytes(quants, x, kMask);
+  if constexpr (kFirst) return kMask == 255 ? x : and_bytes(x, kMask);
+  return or_bytes(quants, x, kMask);
 }
 
-// kDown: how far the stream's bits are moved down, to bit 0 for a sketch.
-template <RowStream kStream, int c, int kDown = 0>
-THERMOCLINE_INLINE I32x16 stream_bits(I32x16 quants, const uint32_t (*turned)[16], int64_t n_blocks,
-                                      int64_t b) {
+// A stream's bits of chunk c, or-ed into the quants (kOnto) or alone. kDown: how far they are moved
+// down, to bit 0 for a sketch.
+template <RowStream kStream, int c, int kDown = 0, bool kOnto = false>
+THERMOCLINE_INLINE I32x16 stream_bits(const uint32_t (*turned)[16], int64_t n_blocks, int64_t b,
+                                      I32x16 quants = all_lanes_i32(0)) {
   constexpr Planes kPlanes = kStream.planes;
-  if constexpr (kPlanes.n > 0) {
-    quants = plane_bits<kPlanes.width[0], kPlanes.position[0] - kDown, c>(quants, turned, b);
-    turned += n_blocks * kPlanes.width[0];
-  }
-  if constexpr (kPlanes.n > 1) {
-    quants = plane_bits<kPlanes.width[1], kPlanes.position[1] - kDown, c>(quants, turned, b);
-    turned += n_blocks * kPlanes.width[1];
-  }
-  if constexpr (kPlanes.n > 2) {
-    quants = plane_bits<kPlanes.width[2], kPlanes.position[2] - kDown, c>(quants, turned, b);
-  }
+  const auto add = [&]<int p>() {
+    if constexpr (p < kPlanes.n) {
+      constexpr int kPosition = kPlanes.position[p] - kDown;
+      quants = plane_bits < kPlanes.width[p], kPosition, c, !kOnto && p == 0 > (quants, turned, b);
+      turned += n_blocks * kPlanes.width[p];
+    }
+  };
+  add.template operator()<0>();
+  add.template operator()<1>();
+  add.template operator()<2>();
   return quants;
 }
 
@@ -145,16 +146,15 @@ struct BlockProduct {
 
   template <int c>
   THERMOCLINE_INLINE I32x16 chunk(int64_t b, F32x16 scale) const {
-    I32x16 q = all_lanes_i32(0);
     if constexpr (kSketch) {
-      return stream_bits<F::kLeadStream, c, F::kType.bits - F::kLead>(q, piece.lead, n_blocks, b);
+      return stream_bits<F::kLeadStream, c, F::kType.bits - F::kLead>(piece.lead, n_blocks, b);
     }
-    q = stream_bits<F::kRestStream, c>(q, piece.rest, n_blocks, b);
+    const I32x16 rest = stream_bits<F::kRestStream, c>(piece.rest, n_blocks, b);
     if constexpr (F::kIsSign) {
-      I32x16 sign = stream_bits<F::kLeadStream, c>(all_lanes_i32(0), piece.lead, n_blocks, b);
-      return or_bytes(q, flip_where_negative(sign, scale), 1 << (F::kType.bits - 1));
+      const I32x16 sign = stream_bits<F::kLeadStream, c>(piece.lead, n_blocks, b);
+      return or_bytes(rest, flip_where_negative(sign, scale), 1 << (F::kType.bits - 1));
     }
-    return stream_bits<F::kLeadStream, c>(q, piece.lead, n_blocks, b);
+    return stream_bits<F::kLeadStream, c, 0, true>(piece.lead, n_blocks, b, rest);
   }
 
   template <int first>
@@ -277,21 +277,18 @@ void multiply_rows(const RowMatrix& w, const RowList& list, const QuantizedRows&
     int64_t lead_at = 0, rest_at = 0;
     for (int64_t b = 0; b < n_blocks; b += kPieceBlocks) {
       const int64_t n = n_blocks - b < kPieceBlocks ? n_blocks - b : kPieceBlocks;
-      const uint8_t *lead_piece[16], *rest_piece[16];
       if constexpr (kReadsLead) {
-        for (int r = 0; r < 16; ++r) lead_piece[r] = lead[r] + lead_at;
-        turn_quants<F::kLeadStream>(lead_piece, n, piece.lead);
+        turn_quants<F::kLeadStream>(lead, lead_at, n, piece.lead);
         if constexpr (F::kLeadStream.has_scales) {
-          turn_scales<F::kType.scales>(lead_piece, F::kLeadStream.quant_bytes(n), n, &piece);
+          turn_scales<F::kType.scales>(lead, lead_at + F::kLeadStream.quant_bytes(n), n, &piece);
         }
         prefetch_rows(next_lead, lead_at, F::kLeadStream.piece_bytes(n));
         lead_at += F::kLeadStream.piece_bytes(n);
       }
       if constexpr (kReadsRest) {
-        for (int r = 0; r < 16; ++r) rest_piece[r] = rest[r] + rest_at;
-        turn_quants<F::kRestStream>(rest_piece, n, piece.rest);
+        turn_quants<F::kRestStream>(rest, rest_at, n, piece.rest);
         if constexpr (F::kRestStream.has_scales) {
-          turn_scales<F::kType.scales>(rest_piece, F::kRestStream.quant_bytes(n), n, &piece);
+          turn_scales<F::kType.scales>(rest, rest_at + F::kRestStream.quant_bytes(n), n, &piece);
         }
         prefetch_rows(next_rest, rest_at, F::kRestStream.piece_bytes(n));
         rest_at += F::kRestStream.piece_bytes(n);
