@@ -49,7 +49,8 @@ struct SampleSplit {
 };
 SampleSplit SplitSamples(MatrixView samples);
 
-// samples [n_tokens, d_model] are inputs of the FFN after its norm, in the order of the text; gate
+// samples [n_tokens, d_model] are inputs of the FFN after its norm, from windows of the text in
+// random order: the last eighth has to stand for all of it. 64k tokens do; fewer learn less. gate
 // [d_ff, d_model]; start is ClosedForm's of the training part. Of all epochs the one with the least
 // loss on the held-out samples is kept. Needs 2 bytes a training token and neuron beside its
 // arguments. Cancelled when `progress` says so; InvalidArgument: fewer than 16 samples, ranks that
