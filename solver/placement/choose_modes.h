@@ -23,7 +23,7 @@ struct ModeKnowledge {
 
 // [n_layers]. Modes that need what is not there are not chosen by auto; asked for, they are
 // FailedPrecondition with what is missing. What a mode costs in perplexity is estimated from the
-// project's measurements (DESIGN.md, section 4: a model of 110M with 9.4 % firing, thresholds for a
+// project's measurements (README.md, "Sparsity": a model of 110M, 9.4 % firing, thresholds for a
 // recall of 0.98), in proportion to the firings that the profile's thresholds miss.
 absl::StatusOr<std::vector<LayerMode>> ChooseModes(const ModelShape& shape,
                                                    const std::vector<FiringTable>& firing,

@@ -80,7 +80,8 @@ TEST(ChooseModes, WhatIsAskedForButCannotBeSaysWhatItNeeds) {
   EXPECT_THAT(error(Sparsity::kThreshold), HasSubstr("SiLU"));
 }
 
-// DESIGN.md, section 4: bytes that the FFN reads, of its dense ones, at 9.4 % firing.
+// Bytes that the FFN reads, of its dense ones, at 9.4 % firing: as masks of the 110M model gave
+// them.
 TEST(TouchedBytes, AreTheSharesThatWereMeasured) {
   const std::tuple<const char*, LayerMode, double> cases[] = {
       {"q4_0", {Sparsity::kExact, 0, 0.094}, 0.39},  {"q4_0", {Sparsity::kSketch, 1, 0.282}, 0.21},
