@@ -91,6 +91,7 @@ absl::Status Forward::Serve(Exchange& exchange) {
       if (failed_) return;
     }
   });
+  if (capture_ != nullptr) capture_->EndStep();
   return absl::IsCancelled(status_) ? absl::OkStatus() : status_;
 }
 
@@ -104,6 +105,11 @@ void Forward::BeginStep() {
   }
   failed_ = !status_.ok();
   if (failed_) return;
+  {
+    std::lock_guard<std::mutex> lock(totals_mutex_);
+    capture_ = next_capture_;
+  }
+  if (capture_ != nullptr) capture_->BeginStep(step_.n_tokens());
   clock_.Start();
   n_tokens_ = step_.n_tokens();
   logit_tokens_.assign(step_.n_logit_rows, -1);
@@ -229,13 +235,23 @@ void Forward::Product(int32_t thread, const kernels::PackedMatrix& weights,
 void Forward::FfnLayer(int32_t thread, int64_t layer) {
   const LayerWeights& weights = shard_->layers()[layer];
   const bool has_partial = weights.n_neurons > 0;
-  if (has_partial && weights.sparse == nullptr) DenseFfn(thread, weights);
+  if (has_partial && weights.sparse == nullptr) DenseFfn(thread, layer);
   if (has_partial && weights.sparse != nullptr) RunSparseFfn(thread, layer);
   Combine(thread, has_partial);
 }
 
-void Forward::DenseFfn(int32_t thread, const LayerWeights& weights) {
-  const Activations& input = PrepareInput(thread, weights.ffn_norm);
+void Forward::TakeSamples(int32_t thread, int64_t layer, Activations& input) {
+  if (capture_ == nullptr) return;
+  const Team::Part tokens = TokensOf(thread);
+  for (int64_t token = tokens.begin; token < tokens.end; ++token) {
+    capture_->Take(layer, token, input.row(token));
+  }
+}
+
+void Forward::DenseFfn(int32_t thread, int64_t layer) {
+  const LayerWeights& weights = shard_->layers()[layer];
+  Activations& input = PrepareInput(thread, weights.ffn_norm);
+  TakeSamples(thread, layer, input);
   clock_.Mark(thread, StepPart::kOther);
   const Team::Part groups = GroupsOf(*team_, weights.gate, thread);
   Product(thread, weights.gate, input, 0, n_tokens_, gate_.data(), neuron_stride_);
@@ -245,6 +261,11 @@ void Forward::DenseFfn(int32_t thread, const LayerWeights& weights) {
   const int64_t begin = groups.begin * kernels::kGroupRows;
   const int64_t end = std::min(groups.end * kernels::kGroupRows, weights.n_neurons);
   const auto gated = config_.activation == Activation::kSilu ? ops_->silu_mul : ops_->relu_mul;
+  uint32_t* fired = capture_ != nullptr ? capture_->fired(layer) : nullptr;
+  for (int64_t token = 0; fired != nullptr && token < n_tokens_; ++token) {
+    const float* gate = gate_.data() + token * neuron_stride_;
+    for (int64_t i = begin; i < end; ++i) fired[i] += !(gate[i] <= 0.0f);
+  }
   for (int64_t token = 0; begin < end && token < n_tokens_; ++token) {
     const int64_t at = token * neuron_stride_ + begin;
     if (config_.activation == Activation::kReluRelu) {
@@ -271,6 +292,7 @@ void Forward::RunSparseFfn(int32_t thread, int64_t layer) {
     }
   }
   Activations& input = PrepareInput(thread, weights.ffn_norm);
+  TakeSamples(thread, layer, input);
   // A sketch reads int8 also where products read f32.
   if (options_.f32_activations && weights.sparse->mode == Sparsity::kSketch) {
     for (int64_t token = tokens.begin; token < tokens.end; ++token) {
@@ -279,7 +301,8 @@ void Forward::RunSparseFfn(int32_t thread, int64_t layer) {
     if (!one_token()) team_->Sync(thread);
   }
   clock_.Mark(thread, StepPart::kOther);
-  sparse_ffn_.Run(thread, layer, {&input, &residual, tokens_.data(), n_tokens_}, exchange_,
+  uint32_t* fired = capture_ != nullptr ? capture_->fired(layer) : nullptr;
+  sparse_ffn_.Run(thread, layer, {&input, &residual, tokens_.data(), n_tokens_, fired}, exchange_,
                   exchange_->Partial());
 }
 
@@ -357,11 +380,17 @@ void Forward::OutputLogits(int32_t thread) {
 void Forward::FinishStep() {
   status_ = exchange_->FinishStep();
   failed_ = !status_.ok();
+  if (capture_ != nullptr) capture_->EndStep();
   sparse_ffn_.CollectCounts();
   std::lock_guard<std::mutex> lock(totals_mutex_);
   ++totals_.steps;
   totals_.ffn = sparse_ffn_.counts();
   totals_.clock = clock_;
+}
+
+void Forward::SetCapture(std::shared_ptr<Capture> capture) {
+  std::lock_guard<std::mutex> lock(totals_mutex_);
+  next_capture_ = std::move(capture);
 }
 
 Forward::Totals Forward::totals() const {

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "common/exchange/exchange.h"
 #include "cpu_worker/activations.h"
+#include "cpu_worker/capture.h"
 #include "cpu_worker/kv_cache.h"
 #include "cpu_worker/shard.h"
 #include "cpu_worker/sparse_ffn.h"
@@ -44,6 +45,8 @@ class Forward {
     StepClock clock;
   };
   Totals totals() const;
+  // From the next step on; null: no more. May be called from any thread.
+  void SetCapture(std::shared_ptr<Capture> capture);
 
  private:
   // What each thread has for itself.
@@ -65,7 +68,7 @@ class Forward {
   void Attend(int32_t thread, int64_t layer);
   void AttendSharedContext(int32_t thread, int64_t layer);
   void FfnLayer(int32_t thread, int64_t layer);
-  void DenseFfn(int32_t thread, const LayerWeights& weights);
+  void DenseFfn(int32_t thread, int64_t layer);
   void RunSparseFfn(int32_t thread, int64_t layer);
   void DownProduct(int32_t thread, const LayerWeights& weights, float* out);
   // Every rank's partials into h. After it, failed_ says whether the step goes on.
@@ -82,6 +85,8 @@ class Forward {
   // out[t * out_stride + row] for the rows that the thread owns and t < n_inputs.
   void Product(int32_t thread, const kernels::PackedMatrix& weights, const Activations& input,
                int64_t column, int64_t n_inputs, float* out, int64_t out_stride);
+  // Each thread keeps what it prepared of an FFN's input, if someone wants it.
+  void TakeSamples(int32_t thread, int64_t layer, Activations& input);
   void FinishStep();
   bool WantsInt8(const kernels::PackedMatrix& weights) const;
 
@@ -102,7 +107,9 @@ class Forward {
   bool failed_ = false;  // what the other threads look at after a barrier
   StepClock clock_;      // the leader's
   mutable std::mutex totals_mutex_;
-  Totals totals_;  // guarded by totals_mutex_
+  Totals totals_;                          // guarded by totals_mutex_
+  std::shared_ptr<Capture> next_capture_;  // guarded by totals_mutex_
+  std::shared_ptr<Capture> capture_;       // of the step being run
 
   std::vector<double> inverse_frequency_;  // [n_rot / 2]
   std::vector<float> cos_, sin_;           // [max_tokens, n_rot / 2]

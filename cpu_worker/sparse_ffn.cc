@@ -264,6 +264,7 @@ int64_t SparseFfn::KeepFired(int32_t thread, const SparseWeights& weights, const
       }
       fires = fires && !is_ruled_out;
       counts.fired += fires;
+      if (input.fired != nullptr) input.fired[part.rows[i]] += fires;
       any[i] |= fires;
       if (!fires) gates[i] = 0.0f;
     }

@@ -36,6 +36,7 @@ class SparseFfn {
     const Activations* residual;  // [n_tokens, d_model]; where a predictor reads it
     const StepToken* tokens;      // [n_tokens]
     int64_t n_tokens;
+    uint32_t* fired;  // [n_neurons], where firings are counted, or null (capture.h)
   };
   // Called by every thread of the team. out [n_tokens, d_model] is this rank's partial sum; each
   // thread writes its own columns, no barrier after it. `exchange` is told that the rank works.

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <limits>
 #include <new>
 
 #include "common/model/tensor_table.h"
@@ -61,6 +62,7 @@ absl::Status CpuWorker::Expect(Phase phase) const {
 // Each refers to those below it.
 void CpuWorker::Drop() {
   forward_.reset();
+  capture_.reset();
   cache_.reset();
   shard_.reset();
   team_.reset();
@@ -213,6 +215,47 @@ absl::StatusOr<std::unique_ptr<ReadTest>> CpuWorker::PrepareReadTest(int64_t buf
   const kernels::Ops* ops = ops_;
   lock.unlock();
   return ReadTest::Create(n_threads, node, ops, buffer_bytes);
+}
+
+absl::StatusOr<worker::v1::StartCaptureResponse> CpuWorker::StartCapture(
+    const worker::v1::StartCaptureRequest& request) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  RETURN_IF_ERROR(Expect(Phase::kServing));
+  constexpr int64_t kMaxTokens = std::numeric_limits<int32_t>::max();  // what a count can hold
+  RETURN_IF_ERROR(CheckRange("n_tokens", request.n_tokens(), 1, kMaxTokens));
+  RETURN_IF_ERROR(CheckRange("n_samples", request.n_samples(), 0, request.n_tokens()));
+  const ModelConfig& config = shard_->config();
+  Capture::Options options = {.d_model = config.d_model,
+                              .n_counted = {},
+                              .sampled = {},
+                              .n_tokens = request.n_tokens(),
+                              .n_samples = request.n_samples()};
+  for (const LayerWeights& layer : shard_->layers()) {
+    options.n_counted.push_back(IsRelu(config.activation) ? layer.n_neurons : 0);
+  }
+  for (const int32_t layer : request.layers()) {
+    const int64_t last = options.sampled.empty() ? -1 : options.sampled.back();
+    RETURN_IF_ERROR(CheckRange("layer", layer, last + 1, config.n_layers - 1));
+    if (shard_->layers()[layer].n_neurons == 0) {
+      return absl::InvalidArgumentError(
+          fmt::format("rank {} has no neurons of layer {}, and so no input of them", rank_, layer));
+    }
+    options.sampled.push_back(layer);
+  }
+  forward_->SetCapture(nullptr);  // gives its memory back, unless it is being read
+  capture_.reset();
+  ASSIGN_OR_RETURN(capture_, Capture::Create(options));
+  forward_->SetCapture(capture_);
+  worker::v1::StartCaptureResponse response;
+  response.set_n_bytes(capture_->n_bytes());
+  return response;
+}
+
+absl::StatusOr<std::shared_ptr<const Capture>> CpuWorker::ReadCapture(int32_t layer) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (capture_ == nullptr) return absl::FailedPreconditionError("no capture was started");
+  RETURN_IF_ERROR(CheckRange("layer", layer, 0, shard_->config().n_layers - 1));
+  return capture_;
 }
 
 worker::v1::StatsResponse CpuWorker::Stats() const {

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/exchange/segment.h"
+#include "cpu_worker/capture.h"
 #include "cpu_worker/forward.h"
 #include "cpu_worker/kv_cache.h"
 #include "cpu_worker/measure.h"
@@ -38,6 +39,13 @@ class CpuWorker {
   absl::StatusOr<std::unique_ptr<ReadTest>> PrepareReadTest(int64_t buffer_bytes) const;
   worker::v1::StatsResponse Stats() const;
 
+  // While serving. InvalidArgument for layers or numbers that can't be; errors of Capture::Create.
+  absl::StatusOr<worker::v1::StartCaptureResponse> StartCapture(
+      const worker::v1::StartCaptureRequest& request);
+  // The one started last; FailedPrecondition without one, InvalidArgument for a layer that the
+  // model does not have.
+  absl::StatusOr<std::shared_ptr<const Capture>> ReadCapture(int32_t layer) const;
+
   // Of the configuration; valid after Configure.
   int32_t rank() const { return rank_; }
   uint32_t epoch() const { return epoch_; }
@@ -62,6 +70,7 @@ class CpuWorker {
   std::unique_ptr<Shard> shard_;
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<Forward> forward_;
+  std::shared_ptr<Capture> capture_;
   Forward::Options forward_options_;
   std::string carrier_;
   int32_t rank_ = -1, node_ = -1;

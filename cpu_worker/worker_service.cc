@@ -2,6 +2,7 @@
 // here.
 #include "cpu_worker/worker_service.h"
 
+#include <algorithm>
 #include <chrono>
 #include <new>
 #include <system_error>
@@ -124,6 +125,36 @@ grpc::Status WorkerService::Stats(grpc::ServerContext*, const worker::v1::StatsR
                                   worker::v1::StatsResponse* response) {
   *response = worker_->Stats();
   return grpc::Status::OK;
+}
+
+grpc::Status WorkerService::StartCapture(grpc::ServerContext*,
+                                         const worker::v1::StartCaptureRequest* request,
+                                         worker::v1::StartCaptureResponse* response) {
+  return ToGrpc(Guarded([&]() -> absl::Status {
+    ASSIGN_OR_RETURN(*response, worker_->StartCapture(*request));
+    return absl::OkStatus();
+  }));
+}
+
+grpc::Status WorkerService::ReadCapture(grpc::ServerContext*,
+                                        const worker::v1::ReadCaptureRequest* request,
+                                        grpc::ServerWriter<worker::v1::CapturedLayer>* writer) {
+  constexpr int64_t kMessageValues = 1 << 20;
+  return ToGrpc(Guarded([&]() -> absl::Status {
+    ASSIGN_OR_RETURN(const std::shared_ptr<const Capture> capture,
+                     worker_->ReadCapture(request->layer()));
+    const int64_t n_rows = std::max<int64_t>(kMessageValues / capture->d_model(), 1);
+    worker::v1::CapturedLayer message;
+    message.set_n_tokens(capture->n_tokens());
+    const std::vector<uint32_t> fired = capture->Fired(request->layer());
+    message.set_fired(fired.data(), fired.size() * sizeof(uint32_t));
+    for (int64_t begin = 0;; begin += n_rows) {
+      const std::vector<float> samples = capture->Samples(request->layer(), begin, begin + n_rows);
+      message.set_samples(samples.data(), samples.size() * sizeof(float));
+      if (!writer->Write(message) || samples.empty()) return absl::OkStatus();
+      message.Clear();
+    }
+  }));
 }
 
 }  // namespace thermocline

@@ -28,6 +28,12 @@ class WorkerService final : public WorkerServiceBase {
                                                 worker::v1::MeasureRequest>* stream) override;
   grpc::Status Stats(grpc::ServerContext* context, const worker::v1::StatsRequest* request,
                      worker::v1::StatsResponse* response) override;
+  grpc::Status StartCapture(grpc::ServerContext* context,
+                            const worker::v1::StartCaptureRequest* request,
+                            worker::v1::StartCaptureResponse* response) override;
+  grpc::Status ReadCapture(grpc::ServerContext* context,
+                           const worker::v1::ReadCaptureRequest* request,
+                           grpc::ServerWriter<worker::v1::CapturedLayer>* writer) override;
 
   // Serves one Exchange call; what ExchangeServer::ServeCall takes.
   absl::Status ServeStream(FrameStream& stream);

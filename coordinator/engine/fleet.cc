@@ -173,6 +173,60 @@ absl::StatusOr<double> Fleet::MeasureReadGbps(int64_t buffer_bytes, int32_t repe
   return best;
 }
 
+absl::Status Fleet::StartCapture(absl::Span<const int32_t> layers, int64_t n_tokens,
+                                 int64_t n_samples) {
+  if (!plan_.profile_hash.empty()) {
+    return absl::FailedPreconditionError(
+        "firings are counted in the file's order of neurons: start the fleet without --plan");
+  }
+  for (const auto& worker : workers_) {
+    worker::v1::StartCaptureRequest request;
+    request.set_n_tokens(n_tokens);
+    request.set_n_samples(n_samples);
+    for (const int32_t layer : layers) {
+      if (layer < 0 || layer >= model_->config().n_layers) {
+        return absl::InvalidArgumentError(
+            fmt::format("the model has {} layers, not {}", model_->config().n_layers, layer));
+      }
+      if (SampledBy(layer) == worker->rank()) request.add_layers(layer);
+    }
+    RETURN_IF_ERROR(worker->StartCapture(request));
+  }
+  return absl::OkStatus();
+}
+
+// All ranks have the same input; the first one with neurons of the layer keeps it.
+int32_t Fleet::SampledBy(int32_t layer) const {
+  const auto& neurons = plan_.layers[layer].neurons;
+  const auto has_some = [](const std::vector<Range>& ranges) { return !ranges.empty(); };
+  return static_cast<int32_t>(std::find_if(neurons.begin(), neurons.end(), has_some) -
+                              neurons.begin());
+}
+
+absl::StatusOr<Fleet::CapturedLayer> Fleet::ReadCapture(int32_t layer) {
+  const ModelConfig& config = model_->config();
+  CapturedLayer all;
+  if (IsRelu(config.activation)) all.fired.resize(config.d_ff);
+  for (const auto& worker : workers_) {
+    ASSIGN_OR_RETURN(WorkerHandle::Captured captured, worker->ReadCapture(layer));
+    size_t next = 0;  // of the rank's neurons, which lie in file order
+    for (const Range& range : FileNeurons(plan_.layers[layer], worker->rank(), {})) {
+      for (int64_t i = range.begin; i < range.end && next < captured.fired.size(); ++i) {
+        if (!all.fired.empty()) all.fired[i] = captured.fired[next++];
+      }
+    }
+    const bool is_whole = next == captured.fired.size() &&
+                          captured.samples.size() % static_cast<size_t>(config.d_model) == 0;
+    if (!is_whole) {
+      return absl::InternalError(fmt::format("{} answers for layer {} with what is no whole layer",
+                                             worker->name(), layer));
+    }
+    all.n_tokens = captured.n_tokens;
+    if (!captured.samples.empty()) all.samples = std::move(captured.samples);
+  }
+  return all;
+}
+
 void Fleet::OnAllWorkers(const std::function<void(size_t index)>& call) {
   std::vector<std::thread> threads;
   for (size_t i = 0; i < workers_.size(); ++i) threads.emplace_back([&call, i] { call(i); });

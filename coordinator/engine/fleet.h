@@ -82,6 +82,18 @@ class Fleet : public Stepper {
   // by threads; the best of the repeats, 1e9 bytes a second.
   absl::StatusOr<double> MeasureReadGbps(int64_t buffer_bytes, int32_t repeats);
 
+  // From now on workers count firings, in all layers, and keep FFN inputs of some layers: of
+  // n_samples tokens spread evenly over the n_tokens that will be run. ResourceExhausted, with the
+  // numbers, when a worker has no memory for it; FailedPrecondition under a plan that orders
+  // neurons by a profile.
+  absl::Status StartCapture(absl::Span<const int32_t> layers, int64_t n_tokens, int64_t n_samples);
+  struct CapturedLayer {
+    int64_t n_tokens = 0;         // run since the start
+    std::vector<uint32_t> fired;  // [d_ff], tokens for which each neuron fired; empty without ReLU
+    std::vector<float> samples;   // [n_samples, d_model], inputs of the FFN after its norm
+  };
+  absl::StatusOr<CapturedLayer> ReadCapture(int32_t layer);
+
  private:
   Fleet() = default;
   // Keeps the first reason and stops the segment: nothing runs after it.
@@ -89,6 +101,7 @@ class Fleet : public Stepper {
   // What a failed step is reported as: the worker that was lost, if one was.
   absl::Status ExplainFailure(const absl::Status& step_status);
   void OnWorkerEnd(int32_t rank);
+  int32_t SampledBy(int32_t layer) const;  // a rank
   // Gives up when the connection to a worker on an address is gone; its process can't be watched.
   void LookAtConnections();
   // Calls all workers at the same time, each from a thread of its own.

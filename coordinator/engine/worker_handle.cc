@@ -2,6 +2,7 @@
 #include "coordinator/engine/worker_handle.h"
 
 #include <chrono>
+#include <cstring>
 
 #include "common/rpc/status.h"
 #include "common/util/version.h"
@@ -16,9 +17,18 @@ constexpr std::chrono::seconds kAttach(30);
 constexpr std::chrono::seconds kStats(10);
 // From the first byte of a test's buffer that is touched to the last read of it.
 constexpr std::chrono::seconds kReadTest(120);
+constexpr std::chrono::seconds kReadCapture(600);  // gigabytes, over any network
 
 void SetTimeout(grpc::ClientContext* context, std::chrono::seconds timeout) {
   context->set_deadline(std::chrono::system_clock::now() + timeout);
+}
+
+// Bytes of the wire, little-endian as in memory, to the end of the values.
+template <typename T>
+void AppendValues(const std::string& bytes, std::vector<T>* values) {
+  const size_t n = values->size();
+  values->resize(n + bytes.size() / sizeof(T));
+  std::memcpy(values->data() + n, bytes.data(), bytes.size() / sizeof(T) * sizeof(T));
 }
 
 }  // namespace
@@ -131,6 +141,31 @@ absl::StatusOr<worker::v1::StatsResponse> WorkerHandle::Stats() {
   const grpc::Status status = stub_->Stats(&context, worker::v1::StatsRequest(), &response);
   if (!status.ok()) return Named(status);
   return response;
+}
+
+absl::Status WorkerHandle::StartCapture(const worker::v1::StartCaptureRequest& request) {
+  grpc::ClientContext context;
+  SetTimeout(&context, kStats);
+  worker::v1::StartCaptureResponse response;
+  return Named(stub_->StartCapture(&context, request, &response));
+}
+
+absl::StatusOr<WorkerHandle::Captured> WorkerHandle::ReadCapture(int32_t layer) {
+  grpc::ClientContext context;
+  SetTimeout(&context, kReadCapture);
+  worker::v1::ReadCaptureRequest request;
+  request.set_layer(layer);
+  const auto reader = stub_->ReadCapture(&context, request);
+  Captured captured;
+  worker::v1::CapturedLayer message;
+  while (reader->Read(&message)) {
+    if (message.n_tokens() > 0) captured.n_tokens = message.n_tokens();
+    AppendValues(message.fired(), &captured.fired);
+    AppendValues(message.samples(), &captured.samples);
+  }
+  const grpc::Status status = reader->Finish();
+  if (!status.ok()) return Named(status);
+  return captured;
 }
 
 }  // namespace thermocline

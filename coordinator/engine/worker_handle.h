@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -52,6 +53,14 @@ class WorkerHandle {
   absl::StatusOr<std::unique_ptr<ReadTest>> PrepareReadTest(int64_t buffer_bytes);
   absl::StatusOr<worker::v1::MeasureResponse> Read(ReadTest& test);
   absl::StatusOr<worker::v1::StatsResponse> Stats();
+  absl::Status StartCapture(const worker::v1::StartCaptureRequest& request);
+  // What the rank has of a layer: counts of its neurons, samples if it was asked for them.
+  struct Captured {
+    int64_t n_tokens = 0;
+    std::vector<uint32_t> fired;  // [neurons of the rank]; empty without ReLU
+    std::vector<float> samples;   // [n_samples, d_model]
+  };
+  absl::StatusOr<Captured> ReadCapture(int32_t layer);
 
   // Carries the exchange over gRPC from now on. The segment must outlive the handle.
   void StartProxy(Segment* segment, Range vocab);
