@@ -378,14 +378,16 @@ void Forward::OutputLogits(int32_t thread) {
 }
 
 void Forward::FinishStep() {
-  status_ = exchange_->FinishStep();
-  failed_ = !status_.ok();
   if (capture_ != nullptr) capture_->EndStep();
   sparse_ffn_.CollectCounts();
-  std::lock_guard<std::mutex> lock(totals_mutex_);
-  ++totals_.steps;
-  totals_.ffn = sparse_ffn_.counts();
-  totals_.clock = clock_;
+  {  // before the coordinator goes on: it may ask at once
+    std::lock_guard<std::mutex> lock(totals_mutex_);
+    ++totals_.steps;
+    totals_.ffn = sparse_ffn_.counts();
+    totals_.clock = clock_;
+  }
+  status_ = exchange_->FinishStep();
+  failed_ = !status_.ok();
 }
 
 void Forward::SetCapture(std::shared_ptr<Capture> capture) {

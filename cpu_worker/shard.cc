@@ -27,11 +27,14 @@ int64_t TotalSize(const std::vector<Range>& ranges) {
   return total;
 }
 
-ShardSpec SpecOfRank(const Plan& plan, int32_t rank) {
+ShardSpec SpecOfRank(const Plan& plan, int32_t rank, const Profile* profile) {
   ShardSpec spec;
-  for (const LayerPlan& layer : plan.layers) {
-    spec.layers.push_back(
-        {layer.kv_heads[rank], layer.neurons[rank], layer.mode, layer.sketch_bits, 0.0f});
+  for (size_t i = 0; i < plan.layers.size(); ++i) {
+    const LayerPlan& layer = plan.layers[i];
+    std::vector<int32_t> order;
+    if (profile != nullptr) order = HottestFirst(profile->layers[i]);
+    spec.layers.push_back({layer.kv_heads[rank], FileNeurons(layer, rank, order), layer.mode,
+                           layer.sketch_bits, 0.0f});
   }
   spec.vocab = plan.vocab[rank];
   return spec;

@@ -36,8 +36,8 @@ struct ShardSpec {
   bool f32_activations = false;  // weights of layers that skip neurons are kept as f32, too
 };
 
-// The spec's part of a checked plan that has no profile; thresholds are left at 0.
-ShardSpec SpecOfRank(const Plan& plan, int32_t rank);
+// The spec's part of a checked plan; thresholds are left at 0. profile: the plan's, or null.
+ShardSpec SpecOfRank(const Plan& plan, int32_t rank, const Profile* profile = nullptr);
 int64_t TotalSize(const std::vector<Range>& ranges);
 
 // The feed-forward weights of a layer of which single neurons can be left out. Row i everywhere is

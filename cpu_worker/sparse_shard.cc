@@ -1,36 +1,20 @@
 // The FFN weights of layers that leave neurons out: gate and up by rows, down by neurons, what
 // decides. shard.cc has the rest of a shard.
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "common/gguf/dequantize.h"
-#include "common/gguf/half.h"
 #include "common/util/check.h"
 #include "common/util/status_macros.h"
 #include "cpu_worker/row_cursor.h"
 #include "cpu_worker/shard.h"
 #include "fmt/format.h"
+#include "kernels/sketch.h"
 
 namespace thermocline {
 namespace {
 
 constexpr int64_t kRowGranule = 32;
-
-// What a sketch of a row that is not quantized is taken from: Q8_0, scale = amax / 127.
-void QuantizeRow(const float* values, int64_t n, BlockQ8_0* blocks) {
-  for (int64_t b = 0; b < n / kernels::kBlockCols; ++b) {
-    const float* x = values + b * kernels::kBlockCols;
-    float amax = 0.0f;
-    for (int i = 0; i < kernels::kBlockCols; ++i) amax = std::max(amax, std::fabs(x[i]));
-    blocks[b].d = f32_to_f16(amax / 127.0f);
-    const float scale = f16_to_f32(blocks[b].d);
-    for (int i = 0; i < kernels::kBlockCols; ++i) {
-      const float q = scale > 0.0f ? std::nearbyint(x[i] / scale) : 0.0f;
-      blocks[b].qs[i] = static_cast<int8_t>(std::clamp(q, -127.0f, 127.0f));
-    }
-  }
-}
 
 // Places of the rows of some ranges, and the file's numbers of the blocks that they lie in.
 void FindPlaces(const std::vector<Range>& neurons, std::vector<int32_t>* places,
@@ -123,37 +107,18 @@ void Shard::AddRows(const GgufTensor* tensor, const std::vector<Range>& rows, in
 void Shard::AddSketch(const GgufTensor* tensor, const std::vector<Range>& rows, int lead_bits,
                       kernels::RowMatrix* matrix) {
   const int64_t n_rows = TotalSize(rows);
-  const bool is_float = tensor->info()->is_float;
-  const TensorType type = is_float ? TensorType::kQ8_0 : tensor->type;
-  *matrix = kernels::row_layout(type, n_rows, config_.d_model, lead_bits);
+  *matrix = kernels::sketch_layout(tensor->type, n_rows, config_.d_model, lead_bits);
   const uint8_t* bytes = file_->TensorBytes(*tensor).data();
   const auto row_bytes = static_cast<int64_t>(tensor->row_bytes());
-  const int64_t lead_bytes = n_rows * matrix->lead_bytes + kernels::kRowPadding;
-  const auto pack = [=, this](int64_t begin, int64_t end) {
+  const auto pack = [=](int64_t begin, int64_t end) {
     RowCursor cursor(rows, begin);
-    std::vector<float> values(is_float ? config_.d_model : 0);
-    std::vector<BlockQ8_0> blocks(is_float ? config_.d_model / kernels::kBlockCols : 0);
-    std::vector<uint8_t> rest(matrix->rest_bytes);
+    kernels::SketchPacker packer(*matrix, tensor->type);
     for (int64_t row = begin; row < end; ++row) {
-      const uint8_t* from = bytes + cursor.Next() * row_bytes;
-      if (is_float) {
-        dequantize(tensor->type, from, config_.d_model, values.data());
-        QuantizeRow(values.data(), config_.d_model, blocks.data());
-        from = reinterpret_cast<const uint8_t*>(blocks.data());
-      }
-      kernels::RowMatrix one = *matrix;  // this row alone, its rest thrown away
-      one.rest = rest.data();
-      one.lead = matrix->lead + row * matrix->lead_bytes;
-      one.row_scale = matrix->row_scale + row;
-      kernels::pack_row(one, 0, from);
+      packer.Pack(row, bytes + cursor.Next() * row_bytes);
     }
   };
-  const auto place = [=](uint8_t* data) {
-    matrix->lead = data;
-    matrix->row_scale = reinterpret_cast<const float*>(data + Arena::Aligned(lead_bytes));
-  };
-  const int64_t n_bytes = Arena::Aligned(lead_bytes) + n_rows * static_cast<int64_t>(sizeof(float));
-  jobs_.push_back({file_, tensor, n_bytes, n_rows, kRowGranule, place, pack});
+  jobs_.push_back({file_, tensor, kernels::sketch_bytes(*matrix), n_rows, kRowGranule,
+                   [=](uint8_t* data) { kernels::place_sketch(data, matrix); }, pack});
 }
 
 void Shard::PlanDown(int64_t index, const ShardSpec::Layer& spec, bool f32_activations,

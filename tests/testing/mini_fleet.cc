@@ -28,7 +28,7 @@ absl::StatusOr<std::unique_ptr<MiniFleet>> MiniFleet::Create(const GgufFile* fil
   ASSIGN_OR_RETURN(fleet->config_, ReadModelConfig(*file));
   const ModelConfig& config = fleet->config_;
   RETURN_IF_ERROR(CheckTensors(*file, config));
-  RETURN_IF_ERROR(CheckPlan(plan, config, file->ContentHash()));
+  RETURN_IF_ERROR(CheckPlan(plan, config, file->ContentHash(), options.profile));
   ExchangeShape shape;
   shape.n_ranks = plan.n_ranks();
   shape.max_tokens = static_cast<int32_t>(options.batch_size);
@@ -42,8 +42,18 @@ absl::StatusOr<std::unique_ptr<MiniFleet>> MiniFleet::Create(const GgufFile* fil
   for (int32_t i = 0; i < plan.n_ranks(); ++i) {
     auto rank = std::make_unique<Rank>();
     rank->team = std::make_unique<Team>(plan.ranks[i].n_threads, options.spin_us);
-    const ShardSpec spec = SpecOfRank(plan, i);
-    ASSIGN_OR_RETURN(rank->shard, Shard::Create(file, config, spec));
+    ShardSpec spec = SpecOfRank(plan, i, options.profile);
+    spec.f32_activations = options.f32_activations;
+    bool predicts = false;
+    for (ShardSpec::Layer& layer : spec.layers) {
+      layer.threshold = options.threshold;
+      predicts = predicts || layer.mode == Sparsity::kPredict;
+    }
+    Predictor predictor;
+    if (predicts) {
+      ASSIGN_OR_RETURN(predictor, PredictorOfModel(*file, config));
+    }
+    ASSIGN_OR_RETURN(rank->shard, Shard::Create(file, config, spec, file, &predictor));
     RETURN_IF_ERROR(rank->shard->Load(*rank->team, [](int64_t, int64_t) { return true; }));
     std::vector<int64_t> heads;
     for (const ShardSpec::Layer& layer : spec.layers) heads.push_back(layer.kv_heads.size());
@@ -51,9 +61,10 @@ absl::StatusOr<std::unique_ptr<MiniFleet>> MiniFleet::Create(const GgufFile* fil
         rank->cache,
         KvCache::Create(heads, /*n_slots=*/1, options.n_ctx, config.d_head,
                         options.f32_kv ? kernels::KvType::kF32 : kernels::KvType::kF16));
-    rank->forward = std::make_unique<Forward>(
-        rank->shard.get(), rank->cache.get(), ops, rank->team.get(),
-        Forward::Options{options.f32_activations, options.batch_size, options.max_logit_rows});
+    rank->forward =
+        std::make_unique<Forward>(rank->shard.get(), rank->cache.get(), ops, rank->team.get(),
+                                  Forward::Options{options.f32_activations, options.measures_recall,
+                                                   options.batch_size, options.max_logit_rows});
     rank->exchange = std::make_unique<ShmExchange>(fleet->segment_.get(), i,
                                                    static_cast<int32_t>(spec.vocab.begin));
     fleet->ranks_.push_back(std::move(rank));
@@ -84,7 +95,8 @@ absl::StatusOr<std::vector<float>> MiniFleet::Run(const std::vector<int32_t>& to
     for (size_t i = begin; i < end; ++i) {
       dequantize(embedding->type, file_->TensorBytes(*embedding).data() + tokens[i] * row_bytes,
                  config_.d_model, driver_->x() + (i - begin) * config_.d_model);
-      step.push_back({0, static_cast<int32_t>(n_past + i), static_cast<int32_t>(i - begin)});
+      step.push_back({0, static_cast<int32_t>(n_past + i), static_cast<int32_t>(i - begin),
+                      options_.token_mode});
     }
     RETURN_IF_ERROR(driver_->Run(step, static_cast<int32_t>(step.size()), kTimeoutMs));
     for (size_t i = 0; i < step.size(); ++i) {
@@ -94,6 +106,14 @@ absl::StatusOr<std::vector<float>> MiniFleet::Run(const std::vector<int32_t>& to
     begin = end;
   }
   return logits;
+}
+
+FfnCounts MiniFleet::Counts() const {
+  FfnCounts sum;
+  for (const auto& rank : ranks_) {
+    for (const FfnCounts& layer : rank->forward->totals().ffn) sum.Add(layer);
+  }
+  return sum;
 }
 
 double RelativeDistance(const std::vector<float>& a, const std::vector<float>& b) {

@@ -25,6 +25,10 @@ struct MiniFleetOptions {
   int64_t batch_size = 512;
   int64_t max_logit_rows = 512;
   uint32_t spin_us = 0;
+  float threshold = 0;  // of layers that predict, sketch or compare magnitudes
+  bool measures_recall = false;
+  const Profile* profile = nullptr;  // of plans that have one
+  TokenMode token_mode = TokenMode::kAsPlanned;
 };
 
 // A plan of n_ranks with these shares and this many threads a rank.
@@ -42,6 +46,8 @@ class MiniFleet {
   absl::StatusOr<std::vector<float>> Run(const std::vector<int32_t>& tokens, int64_t n_past,
                                          int64_t step_tokens);
   const ModelConfig& config() const { return config_; }
+  // Of all ranks and layers.
+  FfnCounts Counts() const;
   Segment& segment() { return *segment_; }
 
  private:
