@@ -111,6 +111,7 @@ void SparseFfn::Run(int32_t thread, int64_t layer, const Input& input, Exchange*
   ListActive(thread, weights, input, part.at, n_fired);
   clock_->Mark(thread, StepPart::kUp);
   team_->Sync(thread);
+  clock_->Mark(thread, StepPart::kOther);
   Down(thread, weights, input, exchange, out);
   clock_->Mark(thread, StepPart::kDown);
 

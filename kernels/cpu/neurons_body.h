@@ -12,6 +12,7 @@ namespace {
 
 constexpr int kTileVectors = kLineColumns / 16;
 constexpr int64_t kRowsAtOnce = 8;
+constexpr int64_t kBlocksAhead = 2;                // of a few active rows each
 constexpr int64_t kSpanColumns = 16 * kBlockCols;  // whose scales make a vector
 
 // Columns 16 v .. 16 v + 15 of a tile of a row, as f32: kFirst is the tile's first column.
@@ -167,13 +168,30 @@ constexpr int64_t first_plane_bytes(int64_t columns) {
   return columns * (kType == TensorType::kF32 ? 4 : 2);
 }
 
+// Rows that come next. They are asked for a tile at a time while others are computed: memory takes
+// few requests at once, and a burst of them waits for itself.
+struct NextRows {
+  const uint8_t* at[kRowsAtOnce];
+  int64_t n = 0;
+
+  template <TensorType kType>
+  THERMOCLINE_INLINE void prefetch_tile(int64_t first) const {
+    constexpr int64_t kTileBytes = first_plane_bytes<kType>(kLineColumns);
+    for (int64_t r = 0; r < n; ++r) {
+      const uint8_t* tile = at[r] + first_plane_bytes<kType>(first);
+      prefetch_row(tile, tile + kTileBytes);
+    }
+  }
+};
+
 // Adds rows to columns [begin, end), which lie in one span of kSpanColumns. factors[r]: what the
 // span's 16 blocks of row r are multiplied with.
 template <TensorType kType>
 void add_span(const uint8_t* const rows[kRowsAtOnce], int64_t n_rows,
-              const float factors[kRowsAtOnce][16], int64_t n_cols, int64_t begin, int64_t end,
-              float* out) {
+              const float factors[kRowsAtOnce][16], const NextRows& next, int64_t n_cols,
+              int64_t begin, int64_t end, float* out) {
   each_tile(begin, end, [&]<int kVectors>(int64_t first) {
+    next.prefetch_tile<kType>(first);
     const int64_t first_block = first % kSpanColumns / kBlockCols;
     F32x16 sum[kTileVectors];
     each_vector<kVectors>([&]<int v>() { sum[v] = load(out + first + 16 * v); });
@@ -197,13 +215,12 @@ void add_rows_of(const NeuronMatrix& w, const int32_t* rows, const float* a, int
   if constexpr (!kIsFloat) {
     scales_at = neuron_quant_bytes(planes_of(kType == TensorType::kQ8_0 ? 8 : 4, 0), w.n_cols);
   }
-  const int64_t ahead_begin = first_plane_bytes<kType>(col_begin);
-  const int64_t ahead_end = first_plane_bytes<kType>(col_end);
   for (int64_t i = 0; i < n; i += kRowsAtOnce) {
     const int64_t n_rows = n - i < kRowsAtOnce ? n - i : kRowsAtOnce;
+    NextRows next;
     for (int64_t r = i + kRowsAtOnce; r < n && r < i + 2 * kRowsAtOnce; ++r) {
       const uint8_t* row = w.rows + rows[r] * w.row_bytes;
-      prefetch_row(row + ahead_begin, row + ahead_end);
+      next.at[next.n++] = row;
       if constexpr (!kIsFloat) {
         prefetch_row(row + scales_at + col_begin / 16, row + scales_at + col_end / 16);
       }
@@ -222,7 +239,7 @@ void add_rows_of(const NeuronMatrix& w, const int32_t* rows, const float* a, int
         store(factor, factors[r]);
       }
       const int64_t end = span + kSpanColumns;
-      add_span<kType>(at, n_rows, factors, w.n_cols, span < col_begin ? col_begin : span,
+      add_span<kType>(at, n_rows, factors, next, w.n_cols, span < col_begin ? col_begin : span,
                       end < col_end ? end : col_end, out);
     }
   }
@@ -253,20 +270,19 @@ template <TensorType kType, ScaleKind kKind>
 void add_blocks_of(const NeuronMatrix& w, const ActiveBlock* blocks, int64_t n_blocks,
                    const int32_t* rows, const int8_t* q, int64_t col_begin, int64_t col_end,
                    float* out) {
-  const int64_t ahead_begin = first_plane_bytes<kType>(col_begin);
-  const int64_t ahead_end = first_plane_bytes<kType>(col_end);
   constexpr int kSums = kKind == ScaleKind::kTwo ? 2 : 1;
   for (int64_t b = 0; b < n_blocks; ++b) {
     const ActiveBlock& block = blocks[b];
     const uint8_t* plane = w.planes + block.block * w.plane_bytes;
-    if (b + 2 < n_blocks) {
-      const ActiveBlock& ahead = blocks[b + 2];
-      for (int32_t i = ahead.begin; i < ahead.end; ++i) {
-        const uint8_t* row = w.rows + rows[i] * w.row_bytes;
-        prefetch_row(row + ahead_begin, row + ahead_end);
+    NextRows next;
+    if (b + kBlocksAhead < n_blocks) {
+      const ActiveBlock& ahead = blocks[b + kBlocksAhead];
+      for (int32_t i = ahead.begin; i < ahead.end && next.n < kRowsAtOnce; ++i) {
+        next.at[next.n++] = w.rows + rows[i] * w.row_bytes;
       }
     }
     each_tile(col_begin, col_end, [&]<int kVectors>(int64_t first) {
+      next.prefetch_tile<kType>(first);
       F32x16 sums[kSums][kTileVectors];
       each_vector<kVectors>([&]<int v>() {
         for (int s = 0; s < kSums; ++s) sums[s][v] = all_lanes(0.0f);
