@@ -17,6 +17,22 @@ THERMOCLINE_INLINE void prefetch_rows(const uint8_t* const rows[16], int64_t off
   }
 }
 
+// The same piece of the next 16 rows, in one or two streams. They are asked for row by row while
+// others are computed: memory takes few requests at once, and a burst of them waits for itself.
+struct RowsAhead {
+  const uint8_t* const* lead = nullptr;  // [16]
+  const uint8_t* const* rest = nullptr;  // [16]
+  int64_t lead_at = 0, lead_bytes = 0, rest_at = 0, rest_bytes = 0;
+
+  THERMOCLINE_INLINE void prefetch(int64_t row) const {
+    if (lead != nullptr) prefetch_bytes(lead[row] + lead_at, lead_bytes);
+    if (rest != nullptr) prefetch_bytes(rest[row] + rest_at, rest_bytes);
+  }
+  static THERMOCLINE_INLINE void prefetch_bytes(const uint8_t* from, int64_t n) {
+    for (int64_t at = 0; at < n; at += 64) __builtin_prefetch(from + at, 0, 2);
+  }
+};
+
 // 16 rows by number; those past the last repeat it. Null: rows `first`, `first` + 1, ...
 struct RowList {
   const int32_t* rows;

@@ -224,7 +224,7 @@ struct BlockProduct {
 template <class F, bool kSketch, int T>
 THERMOCLINE_INLINE void piece_tile(const TurnedPiece& piece, int64_t first_block, int64_t n_blocks,
                                    const QuantizedRows& x, int64_t token, float* out,
-                                   int64_t out_stride) {
+                                   int64_t out_stride, const RowsAhead& ahead) {
   const int64_t stride = x.stride / kBlockCols;
   Tokens<T> at = {x.q + token * x.stride + first_block * kBlockCols,
                   x.scale + token * stride + first_block, x.sum + token * stride + first_block,
@@ -236,6 +236,8 @@ THERMOCLINE_INLINE void piece_tile(const TurnedPiece& piece, int64_t first_block
     acc[t] = first_block == 0 ? all_lanes(0.0f) : load(out + (token + t) * out_stride);
   }
   for (int64_t b = 0; b < n_blocks; ++b) {
+    ahead.prefetch(2 * b);
+    ahead.prefetch(2 * b + 1);
     product.add(b, at, acc);
     at.q += kBlockCols;
     ++at.scale;
@@ -247,13 +249,16 @@ THERMOCLINE_INLINE void piece_tile(const TurnedPiece& piece, int64_t first_block
 
 template <class F, bool kSketch>
 void multiply_piece(const TurnedPiece& piece, int64_t first_block, int64_t n_blocks,
-                    const QuantizedRows& x, int64_t n_tokens, float* out, int64_t out_stride) {
+                    const QuantizedRows& x, int64_t n_tokens, float* out, int64_t out_stride,
+                    RowsAhead ahead) {
   int64_t t = 0;
   for (; t + kTileTokens <= n_tokens; t += kTileTokens) {
-    piece_tile<F, kSketch, kTileTokens>(piece, first_block, n_blocks, x, t, out, out_stride);
+    piece_tile<F, kSketch, kTileTokens>(piece, first_block, n_blocks, x, t, out, out_stride, ahead);
+    ahead = RowsAhead();
   }
   for (; t < n_tokens; ++t) {
-    piece_tile<F, kSketch, 1>(piece, first_block, n_blocks, x, t, out, out_stride);
+    piece_tile<F, kSketch, 1>(piece, first_block, n_blocks, x, t, out, out_stride, ahead);
+    ahead = RowsAhead();
   }
 }
 
@@ -277,12 +282,15 @@ void multiply_rows(const RowMatrix& w, const RowList& list, const QuantizedRows&
     int64_t lead_at = 0, rest_at = 0;
     for (int64_t b = 0; b < n_blocks; b += kPieceBlocks) {
       const int64_t n = n_blocks - b < kPieceBlocks ? n_blocks - b : kPieceBlocks;
+      RowsAhead ahead;
       if constexpr (kReadsLead) {
         turn_quants<F::kLeadStream>(lead, lead_at, n, piece.lead);
         if constexpr (F::kLeadStream.has_scales) {
           turn_scales<F::kType.scales>(lead, lead_at + F::kLeadStream.quant_bytes(n), n, &piece);
         }
-        prefetch_rows(next_lead, lead_at, F::kLeadStream.piece_bytes(n));
+        ahead.lead = next_lead;
+        ahead.lead_at = lead_at;
+        ahead.lead_bytes = F::kLeadStream.piece_bytes(n);
         lead_at += F::kLeadStream.piece_bytes(n);
       }
       if constexpr (kReadsRest) {
@@ -290,10 +298,12 @@ void multiply_rows(const RowMatrix& w, const RowList& list, const QuantizedRows&
         if constexpr (F::kRestStream.has_scales) {
           turn_scales<F::kType.scales>(rest, rest_at + F::kRestStream.quant_bytes(n), n, &piece);
         }
-        prefetch_rows(next_rest, rest_at, F::kRestStream.piece_bytes(n));
+        ahead.rest = next_rest;
+        ahead.rest_at = rest_at;
+        ahead.rest_bytes = F::kRestStream.piece_bytes(n);
         rest_at += F::kRestStream.piece_bytes(n);
       }
-      multiply_piece<F, kSketch>(piece, b, n, x, n_tokens, out + i, out_stride);
+      multiply_piece<F, kSketch>(piece, b, n, x, n_tokens, out + i, out_stride, ahead);
     }
     if constexpr (kSketch && F::kIsSign) {
       float scale[16];
