@@ -25,11 +25,12 @@ std::string TimeLeft(double seconds) {
 
 }  // namespace
 
-Progress::Progress(std::string title, FILE* out, bool enabled)
+Progress::Progress(std::string title, FILE* out, bool enabled, Amount amount)
     : title_(std::move(title)),
       out_(out),
       enabled_(enabled),
-      is_terminal_(enabled && isatty(fileno(out)) == 1) {}
+      is_terminal_(enabled && isatty(fileno(out)) == 1),
+      amount_(amount) {}
 
 Progress::~Progress() {
   if (drawn_ && !finished_) std::fputc('\n', out_);
@@ -40,9 +41,11 @@ void Progress::Draw(Clock::time_point now) {
       total_ > 0 ? std::clamp(static_cast<double>(done_) / static_cast<double>(total_), 0.0, 1.0)
                  : 0.0;
   const int filled = static_cast<int>(share * kBarWidth);
-  std::string line =
-      fmt::format("{}{} [{:#<{}}{:-<{}}] {:3.0f} %  {:.0f} of {:.0f} MB", kClearLine, title_, "",
-                  filled, "", kBarWidth - filled, share * 100, done_ / 1e6, total_ / 1e6);
+  std::string line = fmt::format("{}{} [{:#<{}}{:-<{}}] {:3.0f} %", kClearLine, title_, "", filled,
+                                 "", kBarWidth - filled, share * 100);
+  if (amount_ == Amount::kMegabytes) {
+    line += fmt::format("  {:.0f} of {:.0f} MB", done_ / 1e6, total_ / 1e6);
+  }
   if (share > 0 && share < 1) {
     line += fmt::format("  {} left", TimeLeft(Seconds(now - start_) * (1 - share) / share));
   }
@@ -60,13 +63,21 @@ void Progress::Update(int64_t done, int64_t total) {
   if (!drawn_ || now - last_drawn_ >= kRedrawInterval) Draw(now);
 }
 
+void Progress::Clear() {
+  if (!is_terminal_ || !drawn_) return;
+  std::fputs(kClearLine, out_);
+  std::fflush(out_);
+  drawn_ = false;
+}
+
 void Progress::Finish() {
   if (!enabled_ || finished_) return;
   finished_ = true;
   const double seconds = Seconds(Clock::now() - start_);
-  const std::string line =
-      fmt::format("{}{}: {:.0f} MB in {:.2f} s\n", is_terminal_ ? kClearLine : "", title_,
-                  done_ / 1e6, seconds);
+  const std::string amount =
+      amount_ == Amount::kMegabytes ? fmt::format("{:.0f} MB", done_ / 1e6) : "done";
+  const std::string line = fmt::format("{}{}: {} in {:.2f} s\n", is_terminal_ ? kClearLine : "",
+                                       title_, amount, seconds);
   std::fputs(line.c_str(), out_);
   std::fflush(out_);
 }
