@@ -73,10 +73,11 @@ bool SparseFfn::Selects(const SparseWeights& weights, const Input& input) const 
 bool SparseFfn::Fires(const SparseWeights& weights, const StepToken& token, float gate) const {
   const bool is_planned = token.mode == TokenMode::kAsPlanned;
   if (token.mode == TokenMode::kOff || (is_planned && weights.mode == Sparsity::kOff)) return true;
+  const bool is_relu = IsRelu(shard_->config().activation);
   if (is_planned && weights.mode == Sparsity::kThreshold) {
-    return !(std::fabs(gate) <= weights.threshold);
+    return !((is_relu ? gate : std::fabs(gate)) <= weights.threshold);
   }
-  return IsRelu(shard_->config().activation) ? !(gate <= 0.0f) : gate != 0.0f;
+  return is_relu ? !(gate <= 0.0f) : gate != 0.0f;
 }
 
 void SparseFfn::Run(int32_t thread, int64_t layer, const Input& input, Exchange* exchange,

@@ -26,10 +26,13 @@ constexpr char kUsage[] =
     "Writes on where a prompt ends, with a model split over workers on this machine.\n"
     "  main -m MODEL.gguf -p \"It is a truth\" -n 64";
 
+// *own is the fleet that the client owns.
 absl::StatusOr<std::unique_ptr<InferenceClient>> StartOwnFleet(const Program& program,
-                                                               const MainOptions& options) {
+                                                               const MainOptions& options,
+                                                               Fleet** own) {
   NoteGpuLayers(program, options.fleet.n_gpu_layers);
   ASSIGN_OR_RETURN(std::unique_ptr<Fleet> fleet, StartFleet(program, options.fleet.options));
+  *own = fleet.get();
   return MakeLocalClient(std::make_unique<Inference>(std::move(fleet), /*max_waiting=*/0));
 }
 
@@ -51,9 +54,10 @@ absl::StatusOr<std::unique_ptr<InferenceClient>> Connect(const Program& program,
 
 absl::Status Write(const Program& program, const MainOptions& options) {
   const auto start = std::chrono::steady_clock::now();
-  ASSIGN_OR_RETURN(
-      const std::unique_ptr<InferenceClient> client,
-      options.coordinator.empty() ? StartOwnFleet(program, options) : Connect(program, options));
+  Fleet* own = nullptr;
+  ASSIGN_OR_RETURN(const std::unique_ptr<InferenceClient> client,
+                   options.coordinator.empty() ? StartOwnFleet(program, options, &own)
+                                               : Connect(program, options));
   const std::chrono::duration<double, std::milli> load = std::chrono::steady_clock::now() - start;
   program.Note(fmt::format("seed = {}", options.seed));
 
@@ -66,6 +70,10 @@ absl::Status Write(const Program& program, const MainOptions& options) {
     timings.load_ms = load.count();
     if (!program.quiet()) std::fputc('\n', stderr);  // the text rarely ends its line
     program.Note("timings\n" + timings.Text());
+    if (own != nullptr && own->state().ok()) {
+      ASSIGN_OR_RETURN(const FleetTotals totals, own->Totals());
+      if (totals.leaves_out()) program.Note(totals.Describe());
+    }
   }
   return status;
 }

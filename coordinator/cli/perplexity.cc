@@ -194,7 +194,10 @@ absl::Status Measure(const Program& program, PerplexityOptions options) {
       ASSIGN_OR_RETURN(work.saved, KlBaseWriter::Create(options.base_path, work.text));
     }
   }
-  return Score(program, fleet.get(), &work);
+  RETURN_IF_ERROR(Score(program, fleet.get(), &work));
+  ASSIGN_OR_RETURN(const FleetTotals totals, fleet->Totals());
+  return totals.leaves_out() ? Program::Print("Sparsity: " + totals.Describe() + "\n")
+                             : absl::OkStatus();
 }
 
 int Main(int argc, char** argv) {

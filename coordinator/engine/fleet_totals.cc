@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "fmt/format.h"
+
 namespace thermocline {
 
 double FleetTotals::TokenBytes() const {
@@ -15,6 +17,18 @@ double FleetTotals::TokenBytes() const {
 double FleetTotals::TimeShare(int part) const {
   const double all = std::accumulate(part_ns.begin(), part_ns.end(), 0.0);
   return all > 0 ? part_ns[part] / all : 0.0;
+}
+
+std::string FleetTotals::Describe() const {
+  if (!leaves_out()) return "";
+  std::string text = fmt::format(
+      "{:.1f} % of neurons computed, {:.1f} % fired; choosing took {:.1f} % of the time",
+      100 * ComputedShare(), 100 * FiredShare(), 100 * TimeShare(1));
+  if (mass > 0) {
+    text += fmt::format("; recall {:.2f} % of firings, {:.2f} % of activation mass", 100 * Recall(),
+                        100 * MassRecall());
+  }
+  return text;
 }
 
 FleetTotals FleetTotals::Since(const FleetTotals& before) const {

@@ -36,6 +36,10 @@ struct FleetTotals {
   // Of all the steps' time, 0..1.
   double TimeShare(int part) const;
 
+  // "28.2 % of neurons computed, 9.4 % fired; choosing took 12.3 % of the time", with recall where
+  // it was measured; "" when nothing was left out.
+  std::string Describe() const;
+
   FleetTotals Since(const FleetTotals& before) const;
 
  private:
