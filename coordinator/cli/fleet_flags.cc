@@ -56,6 +56,8 @@ void AddFleetFlags(FlagSet* flags, FleetFlags* values) {
                 "folder that solve wrote: profile, predictor, plan");
   flags->Int({"--sketch-bits"}, "N", &values->sketch_bits, 0, kMaxSketchBits,
              "bits of a gate weight that --sparsity sketch reads first; 0: chosen for each layer");
+  flags->Float({"--quality"}, "PCT", &options->sparsity.quality_pct, 0, 100,
+               "--sparsity auto: by how much perplexity may rise, as estimated");
   flags->Bool({"--measure-recall"}, &options->sparsity.measures_recall,
               "also compute what is ruled out, and say what was missed; slow");
   flags->String({"--hidden-activation"}, "NAME", &options->hidden_activation,

@@ -5,9 +5,9 @@
 #include <filesystem>
 
 #include "common/model/predictor.h"
-#include "common/model/tensor_table.h"
 #include "common/util/status_macros.h"
 #include "fmt/format.h"
+#include "solver/placement/choose_modes.h"
 
 namespace thermocline {
 namespace {
@@ -18,6 +18,10 @@ bool HasOwnPredictor(const ModelHeader& model) {
   return PredictorOfModel(model.file(), model.config()).ok();
 }
 
+bool HasThresholds(const SparseSetup& setup) {
+  return setup.profile.has_value() && setup.profile->has_thresholds();
+}
+
 absl::Status Needs(const char* mode, const char* what) {
   return absl::FailedPreconditionError(fmt::format(
       "--sparsity {} needs {}: make a predictor folder with build/bin/solve and name it "
@@ -25,32 +29,28 @@ absl::Status Needs(const char* mode, const char* what) {
       mode, what));
 }
 
-// Bits per gate weight that a sketch of so many bits reads, roughly: the lead of all neurons, the
-// rest of those that it lets pass.
-double SketchBits(const TypeInfo& type, int bits, double computed) {
-  const double all = 8.0 * type.block_bytes / type.block_size;
-  const double scales = bits == 1 ? 0.0 : 0.5;
-  // A neuron that is computed also takes its rest, and up and down where it fires.
-  return bits + scales + computed * (all - bits);
-}
-
-int32_t CheapestBits(const GgufTensor& gate, const LayerProfile& layer) {
-  int32_t best = 1;
-  for (int32_t bits = 2; bits <= kMaxSketchBits; ++bits) {
-    const auto cost = [&](int32_t b) {
-      return SketchBits(*gate.info(), b, layer.sketch[b - 1].computed);
-    };
-    if (cost(bits) < cost(best)) best = bits;
+// What the solver picks for each layer from the profile; mode: none is auto.
+absl::StatusOr<std::vector<LayerMode>> ModesByBytes(const SparsityOptions& options,
+                                                    const ModelHeader& model,
+                                                    const SparseSetup& setup,
+                                                    std::optional<Sparsity> mode) {
+  ASSIGN_OR_RETURN(ModelShape shape, ShapeOfGguf(model.file()));
+  shape.config.activation = model.config().activation;
+  if (!setup.predictor_file.empty()) {
+    ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(setup.predictor_file));
+    RETURN_IF_ERROR(AddPredictor(*file, &shape));
+  } else if (HasOwnPredictor(model)) {
+    RETURN_IF_ERROR(AddPredictor(model.file(), &shape));
   }
-  return best;
+  return ChooseModes(shape, FiringOfProfile(*setup.profile, shape), {.profile = &*setup.profile},
+                     {.mode = mode, .quality_pct = options.quality_pct});
 }
 
-// auto: what reads the fewest bytes of what is there; without anything prepared, exact.
-Sparsity AutoMode(const ModelHeader& model, const SparseSetup& setup) {
-  const bool is_relu = IsRelu(model.config().activation);
-  if (!is_relu) return Sparsity::kOff;
-  if (HasOwnPredictor(model)) return Sparsity::kPredict;
-  return setup.profile.has_value() ? Sparsity::kSketch : Sparsity::kExact;
+// auto without a profile: a model that brings its predictor was made for it; else what costs
+// nothing.
+Sparsity ModeWithoutProfile(const ModelHeader& model) {
+  if (!IsRelu(model.config().activation)) return Sparsity::kOff;
+  return HasOwnPredictor(model) ? Sparsity::kPredict : Sparsity::kExact;
 }
 
 absl::Status CheckMode(Sparsity mode, const ModelHeader& model, const SparseSetup& setup) {
@@ -59,7 +59,7 @@ absl::Status CheckMode(Sparsity mode, const ModelHeader& model, const SparseSetu
     case Sparsity::kOff:
       return absl::OkStatus();
     case Sparsity::kThreshold:
-      return setup.profile.has_value() ? absl::OkStatus() : Needs("threshold", "a profile");
+      return HasThresholds(setup) ? absl::OkStatus() : Needs("threshold", "a profile's thresholds");
     case Sparsity::kExact:
     case Sparsity::kPredict:
     case Sparsity::kSketch:
@@ -71,7 +71,9 @@ absl::Status CheckMode(Sparsity mode, const ModelHeader& model, const SparseSetu
                     "threshold, or off",
                     SparsityName(mode)));
   }
-  if (mode == Sparsity::kSketch && !setup.profile.has_value()) return Needs("sketch", "a profile");
+  if (mode == Sparsity::kSketch && !HasThresholds(setup)) {
+    return Needs("sketch", "a profile's thresholds");
+  }
   if (mode == Sparsity::kPredict && setup.predictor_file.empty() && !HasOwnPredictor(model)) {
     return Needs("predict", "a predictor");
   }
@@ -113,18 +115,22 @@ absl::StatusOr<SparseSetup> OpenSparseSetup(const SparsityOptions& options,
 
 absl::Status SetModes(const SparsityOptions& options, const ModelHeader& model,
                       const SparseSetup& setup, Plan* plan) {
-  Sparsity mode = AutoMode(model, setup);
-  if (options.mode != "auto") {
+  const bool is_auto = options.mode == "auto";
+  Sparsity mode = ModeWithoutProfile(model);
+  if (!is_auto) {
     ASSIGN_OR_RETURN(mode, ParseSparsity(options.mode));
+    RETURN_IF_ERROR(CheckMode(mode, model, setup));
   }
-  RETURN_IF_ERROR(CheckMode(mode, model, setup));
-  for (size_t i = 0; i < plan->layers.size(); ++i) {
-    LayerPlan& layer = plan->layers[i];
-    layer.mode = mode;
-    if (mode != Sparsity::kSketch) continue;
-    const GgufTensor* gate = FindRole(model.file(), Role::kFfnGate, static_cast<int64_t>(i));
-    layer.sketch_bits = options.sketch_bits > 0 ? options.sketch_bits
-                                                : CheapestBits(*gate, setup.profile->layers[i]);
+  const bool has_bits = options.sketch_bits > 0;
+  std::vector<LayerMode> modes(plan->layers.size(),
+                               {mode, mode == Sparsity::kSketch ? options.sketch_bits : 0, 1});
+  if ((is_auto && setup.profile.has_value()) || (mode == Sparsity::kSketch && !has_bits)) {
+    ASSIGN_OR_RETURN(
+        modes, ModesByBytes(options, model, setup, is_auto ? std::nullopt : std::optional(mode)));
+  }
+  for (size_t i = 0; i < modes.size(); ++i) {
+    plan->layers[i].mode = modes[i].mode;
+    plan->layers[i].sketch_bits = modes[i].sketch_bits;
   }
   return absl::OkStatus();
 }
