@@ -31,8 +31,10 @@ struct Profile {
   std::string model_hash;            // GgufFile::ContentHash
   std::string text_hash;             // SHA-256 of the calibration text, hexadecimal
   int64_t n_tokens = 0;              // that were counted
-  float recall = 0;                  // that the sketches' thresholds were set for
+  float recall = 0;                  // that the sketches' thresholds were set for; 0: not set
   std::vector<LayerProfile> layers;  // [n_layers]
+  // Counts that were imported have none: they order neurons, and say nothing of scores.
+  bool has_thresholds() const { return recall > 0; }
   bool operator==(const Profile&) const = default;
 };
 

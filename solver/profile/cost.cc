@@ -12,7 +12,7 @@ namespace {
 
 // A thread's rates, 1e9 operations a second: measured on 2 threads of an AVX-512 machine, solve of
 // the shipped 13M and of a 110M model. int8 products, and f32 ones.
-constexpr double kForwardGops = 60, kProfileGops = 40, kRanksGops = 40, kTrainingGops = 40;
+constexpr double kForwardGops = 75, kProfileGops = 40, kRanksGops = 40, kTrainingGops = 40;
 
 // As thresholds.cc, ranks and training have them.
 constexpr double kThresholdTokens = 2 * 4096;

@@ -41,7 +41,7 @@ nlohmann::ordered_json LayerToJson(const SolveReport& report, size_t i) {
     of["loss"] = predictor.loss;
     json["predictor"] = of;
   }
-  if (report.profile.recall <= 0) return json;  // counts alone
+  if (!report.profile.has_thresholds()) return json;  // counts alone
   for (int bits = 1; bits <= kMaxSketchBits && IsRelu(report.config.activation); ++bits) {
     nlohmann::ordered_json of = ToJson(layer.sketch[bits - 1], firing);
     of["bytes"] = SketchBytes(report.config, bits);
@@ -78,7 +78,7 @@ std::string Row(const SolveReport& report, const std::string& name, const auto& 
         Percent(value([&](size_t i) { return predictor[i].selection.recall; })),
         Percent(value([&](size_t i) { return predictor[i].selection.mass; })));
   }
-  if (report.profile.recall <= 0) return row + "\n";
+  if (!report.profile.has_thresholds()) return row + "\n";
   for (int kind = 0; kind < kMaxSketchBits && IsRelu(report.config.activation); ++kind) {
     row += fmt::format("  {} {} {}",
                        Percent(value([&](size_t i) { return layers[i].sketch[kind].computed; })),
@@ -92,7 +92,7 @@ std::string Row(const SolveReport& report, const std::string& name, const auto& 
 }
 
 std::string Header(const SolveReport& report) {
-  const bool has_thresholds = report.profile.recall > 0;
+  const bool has_thresholds = report.profile.has_thresholds();
   std::string groups = fmt::format("{:>13}", ""),
               names = fmt::format("{:>5}  {:>6}", "layer", "fires");
   if (!report.predictor.empty()) {

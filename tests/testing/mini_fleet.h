@@ -48,6 +48,7 @@ class MiniFleet {
   const ModelConfig& config() const { return config_; }
   // Of all ranks and layers.
   FfnCounts Counts() const;
+  Forward& forward(int32_t rank) { return *ranks_[rank]->forward; }
   Segment& segment() { return *segment_; }
 
  private:
