@@ -68,6 +68,12 @@ void AddFleetFlags(FlagSet* flags, FleetFlags* values) {
       {"-ngl", "--gpu-layers", "--n-gpu-layers"}, "N",
       [values](const std::string& text) { return ParseGpuLayers(text, &values->n_gpu_layers); },
       "layers to keep on a GPU; there is no GPU worker yet, so all are computed on the CPU");
+  flags->Float({"--vram-budget"}, "GiB", &values->vram_budget_gib, -1, 1e6,
+               "device memory that may be taken, at most; there is no GPU worker yet, so none is");
+  flags->Bool({"--reset-gpu-index"}, &values->reset_gpu_index,
+              "accepted: without --plan, the plan is made anew at every start");
+  flags->Bool({"--disable-gpu-index"}, &values->disable_gpu_index,
+              "accepted: no layer's neurons are split between a GPU and CPUs yet");
   flags->Int({"--worker-timeout"}, "seconds", &values->worker_timeout_s, 1, kMaxTimeoutS,
              "without progress for so long, a step is given up and the worker is named");
   flags->Custom({"-fa", "--flash-attn"}, "on|auto", ParseFlashAttention,
@@ -103,6 +109,9 @@ void AddPlacementFlags(FlagSet* flags, FleetOptions* options) {
 absl::Status FleetFlags::Finish(const FlagSet& flags) {
   if (options.model_path.empty()) {
     return absl::InvalidArgumentError("no model given; use -m FILE.gguf");
+  }
+  if (reset_gpu_index && !options.plan_path.empty()) {
+    return absl::InvalidArgumentError("--reset-gpu-index does not go with --plan: give one of them");
   }
   for (const char* name : {"--threads", "--workers"}) {
     if (!options.plan_path.empty() && flags.IsOnCommandLine(name)) {

@@ -14,7 +14,6 @@ struct Row {
 };
 
 constexpr char kNoGpu[] = "there is no GPU worker in this version; everything is computed on CPUs";
-constexpr char kDense[] = "this version computes every neuron (--sparsity off)";
 constexpr char kRope[] = "RoPE is taken from the model file";
 constexpr char kBinding[] =
     "a worker binds its threads to its NUMA node by itself; limit it with numactl or taskset";
@@ -33,9 +32,6 @@ constexpr char kNoShift[] =
     "a full context is never shifted; raise --ctx-size, or give -n -2 to end there";
 
 const Row kFleetRows[] = {
-    {{"--vram-budget"}, true, kNoGpu},
-    {{"--reset-gpu-index"}, false, kNoGpu},
-    {{"--disable-gpu-index"}, false, kNoGpu},
     {{"-ts", "--tensor-split"}, true, kNoGpu},
     {{"-mg", "--main-gpu"}, true, kNoGpu},
     {{"-sm", "--split-mode"}, true, kNoGpu},

@@ -113,7 +113,9 @@ void FindThresholds(const GateScores& gate, MatrixView samples, const ThresholdO
     }
   });
   for (int kind = rule.first_kind(); kind < kKinds; ++kind) {
-    const double kept = kind == kMagnitude ? 1 - options.skip_share : options.recall;
+    const double missed =
+        kind + 1 == kMaxSketchBits ? (1 - options.recall) / 2 : 1 - options.recall;
+    const double kept = 1 - (kind == kMagnitude ? options.skip_share : missed);
     thresholds[kind] = ThresholdKeeping(&values[kind], kept);
   }
 }

@@ -114,15 +114,23 @@ TEST(MainOptions, APlanLeavesNoChoiceOfWorkersAndThreads) {
 }
 
 TEST(MainOptions, FlagsThatAreNotHonouredAreRefusedWithAReason) {
-  for (const char* flag : {"--predictor-path", "--vram-budget", "--mirostat", "--grammar", "--lora",
+  for (const char* flag : {"--tensor-split", "--mirostat", "--grammar", "--lora",
                            "--prompt-cache", "-np", "--rpc", "--numa", "-r", "--rope-freq-base"}) {
     const std::string error = ErrorOf({"-m", "m", flag, "1"});
     EXPECT_THAT(error, HasSubstr(flag));
     EXPECT_THAT(error, HasSubstr("not honoured"));
   }
-  for (const char* flag : {"--mlock", "--reset-gpu-index", "-cnv", "--jinja", "-ins"}) {
+  for (const char* flag : {"--mlock", "--list-devices", "-cnv", "--jinja", "-ins"}) {
     EXPECT_THAT(ErrorOf({"-m", "m", flag}), HasSubstr("not honoured"));
   }
+}
+
+TEST(MainOptions, PowerInfersFlagsAreTaken) {
+  const auto parsed = Parse({"-m", "m", "--vram-budget", "2.5", "--reset-gpu-index",
+                             "--disable-gpu-index", "--predictor-path", "p"});
+  EXPECT_TRUE(parsed.status.ok()) << parsed.status;
+  EXPECT_EQ(parsed.options.fleet.options.sparsity.predictor_path, "p");
+  EXPECT_THAT(ErrorOf({"-m", "m", "--plan", "p", "--reset-gpu-index"}), HasSubstr("--plan"));
 }
 
 TEST(MainOptions, GpuLayersTakesNumbersAndWords) {
