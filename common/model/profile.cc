@@ -150,7 +150,7 @@ std::vector<int32_t> HottestFirst(const LayerProfile& layer) {
 }
 
 absl::StatusOr<Profile> ReadProfile(const std::string& path) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(path));
+  ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, OpenOwnFile(path, kRemedy));
   absl::StatusOr<Profile> profile = ReadKeysAndLayers(*file);
   if (profile.ok()) return profile;
   return WithRemedy(profile.status(), kRemedy);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "common/model/own_file.h"
 #include "common/model/predictor.h"
 #include "common/util/status_macros.h"
 #include "fmt/format.h"
@@ -97,7 +98,8 @@ absl::StatusOr<SparseSetup> OpenSparseSetup(const SparsityOptions& options,
   const bool has_profile = fs::exists(profile, error), has_predictor = fs::exists(predictor, error);
   if (!has_profile && !has_predictor) {
     return absl::NotFoundError(
-        fmt::format("--predictor-path {}: holds neither profile.gguf nor predictor.gguf",
+        fmt::format("--predictor-path {}: holds neither profile.gguf nor predictor.gguf; "
+                    "build/bin/solve makes such a folder",
                     options.predictor_path));
   }
   if (has_profile) {
@@ -106,7 +108,8 @@ absl::StatusOr<SparseSetup> OpenSparseSetup(const SparsityOptions& options,
                                  config.n_layers, config.d_ff));
   }
   if (has_predictor) {
-    ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(predictor));
+    ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file,
+                     OpenOwnFile(predictor, "make the predictor again with solve"));
     RETURN_IF_ERROR(ReadPredictor(*file, config, model.file().ContentHash()).status());
     setup.predictor_file = predictor;
   }

@@ -2,12 +2,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 
+#include "common/model/profile.h"
 #include "common/model/tokenizer.h"
 #include "tests/integration/programs.h"
 
@@ -152,6 +154,138 @@ TEST_F(MainProgram, DamagedFilesAreOneClearLine) {
     std::ofstream(cut, std::ios::binary) << whole.substr(0, n);
     ExpectOneLineError(RunMain({"-m", cut, "-p", "x", "--quiet"}), cut);
     std::filesystem::remove(cut);
+  }
+}
+
+// A predictor folder and a plan to be spoilt.
+class SparseInput : public MainProgram {
+ protected:
+  void SetUp() override {
+    folder_ = ::testing::TempDir() + "main_test_predictor." + std::to_string(getpid());
+    std::filesystem::copy(THERMOCLINE_SOURCE_DIR "/tests/models/reluctant-13m-q8_0.predictor",
+                          folder_);
+    predictor_ = folder_ + "/predictor.gguf";
+    profile_ = folder_ + "/profile.gguf";
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  void ExpectError(const std::vector<std::string>& words, const std::vector<std::string>& parts) {
+    const ChildResult result = RunMain(With(Greedy("The king", 2), words));
+    for (const std::string& part : parts) ExpectOneLineError(result, part);
+  }
+  // The plan says how many workers and threads there are.
+  ChildResult RunPlan(const std::string& text) {
+    Write(folder_ + "/plan.json", text);
+    return RunMain({"-m", ShippedModel(), "-p", "The king", "-n", "2", "--quiet", "--plan",
+                    folder_ + "/plan.json"});
+  }
+  void ExpectPlanError(const std::string& text, const std::vector<std::string>& parts) {
+    const ChildResult result = RunPlan(text);
+    ExpectOneLineError(result, folder_ + "/plan.json");
+    for (const std::string& part : parts) ExpectOneLineError(result, part);
+  }
+  void ExpectFolderError(const std::string& mode, const std::vector<std::string>& parts) {
+    ExpectError({"--predictor-path", folder_, "--sparsity", mode}, parts);
+  }
+  static std::string Read(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  }
+  static void Write(const std::string& path, const std::string& bytes) {
+    std::ofstream(path, std::ios::binary) << bytes;
+  }
+  // A plan of one rank for layers that say so much of each rank.
+  std::string PlanText(const std::string& decider, const std::string& kv_heads,
+                       const std::string& neurons) {
+    return R"({"version": 2, "model": ")" + model_.file->ContentHash() +
+           R"(", "ranks": [{"kind": "cpu", "node": -1, "threads": 1}], "layers": [{"layers": [0, 8], )" +
+           R"("mode": "exact", )" + decider + R"("kv_heads": )" + kv_heads + R"(, "neurons": )" +
+           neurons + R"(}], "vocab": [[0, 4096]]})";
+  }
+  std::string folder_, predictor_, profile_;
+};
+
+TEST_F(SparseInput, WholeFilesWork) {
+  for (const char* mode : {"exact", "predict", "sketch", "auto"}) {
+    const ChildResult result =
+        RunMain(With(Greedy("The king", 2), {"--predictor-path", folder_, "--sparsity", mode}));
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+  }
+}
+
+TEST_F(SparseInput, AFileOfAnotherModelIsNamedWithBothHashes) {
+  const std::string hash = model_.file->ContentHash();
+  const std::string other = std::string(hash.rbegin(), hash.rend());
+  for (const std::string& path : {predictor_, profile_}) {
+    const std::string whole = Read(path);
+    std::string spoilt = whole;
+    ASSERT_NE(spoilt.find(hash), std::string::npos);
+    Write(path, spoilt.replace(spoilt.find(hash), hash.size(), other));
+    ExpectFolderError("auto", {path, hash, other, "with solve"});
+    Write(path, whole);
+  }
+}
+
+TEST_F(SparseInput, TruncatedFilesAreNamed) {
+  for (const std::string& path : {predictor_, profile_}) {
+    const std::string whole = Read(path);
+    for (const size_t n : {size_t{0}, size_t{100}, whole.size() / 2, whole.size() - 1}) {
+      Write(path, whole.substr(0, n));
+      ExpectFolderError("auto", {path, "with solve"});
+    }
+    Write(path, whole);
+  }
+}
+
+TEST_F(SparseInput, AProfileOfTooFewLayersIsNamed) {
+  auto profile = ReadProfile(profile_);
+  ASSERT_TRUE(profile.ok()) << profile.status();
+  profile->layers.pop_back();
+  ASSERT_TRUE(WriteProfile(*profile, profile_).ok());
+  ExpectFolderError("sketch", {profile_, "has 7 layers, the model has 8", "with solve"});
+}
+
+TEST_F(SparseInput, AWeightThatIsNoNumberIsNamed) {
+  uint64_t at = 0;
+  {
+    const auto file = GgufFile::Open(predictor_);
+    ASSERT_TRUE(file.ok()) << file.status();
+    const GgufTensor* tensor = (*file)->FindTensor("blk.3.fc2.weight");
+    ASSERT_EQ(tensor->type, TensorType::kQ8_0);
+    at = tensor->file_offset;
+  }
+  std::string bytes = Read(predictor_);
+  Write(predictor_, bytes.replace(at + 34, 2, "\xff\x7e"));  // the second block's scale
+  ExpectFolderError("predict", {predictor_, "'blk.3.fc2.weight'", "not a finite number",
+                                "row 1, column 0", "with solve"});
+}
+
+TEST_F(SparseInput, APlanThatNamesAMissingRankIsRefused) {
+  EXPECT_EQ(RunPlan(PlanText("", "[[0, 2]]", "[[[0, 1536]]]")).exit_code, 0);
+  ExpectPlanError(PlanText("", "[[0, 1], [1, 2]]", "[[[0, 736]], [[736, 1536]]]"),
+                  {"layer 0", "for 2 and neurons for 2 of 1 ranks"});
+  ExpectPlanError(PlanText(R"("decider": 1, )", "[[0, 2]]", "[[[0, 1536]]]"),
+                  {"layer 0", "its decider is rank 1"});
+  ExpectPlanError(PlanText("", "[[0, 2]]", "[[[0, 736]]]"),  // the other rank's are left over
+                  {"layer 0", "[736, 1536) belongs to no rank"});
+}
+
+TEST_F(SparseInput, AModeWithoutWhatItNeedsSaysWhatHelps) {
+  ExpectError({"--predictor-path", "/no/such/folder"}, {"/no/such/folder", "build/bin/solve"});
+  ExpectError({"--predictor-path", predictor_}, {predictor_, "no such folder", "build/bin/solve"});
+  for (const std::string mode : {"sketch", "predict", "threshold"}) {
+    ExpectError({"--sparsity", mode}, {"--sparsity " + mode, "build/bin/solve"});
+  }
+  std::filesystem::remove(profile_);
+  ExpectFolderError("sketch", {"--sparsity sketch", "profile", "build/bin/solve"});
+  std::filesystem::remove(predictor_);
+  ExpectFolderError("off", {folder_, "profile.gguf", "build/bin/solve"});
+}
+
+TEST_F(SparseInput, AModeForReluModelsIsRefusedForOthers) {
+  for (const std::string mode : {"exact", "predict", "sketch"}) {
+    ExpectError({"--sparsity", mode, "--hidden-activation", "silu", "--predictor-path", folder_},
+                {"--sparsity " + mode, "ReLU models", "Use threshold, or off"});
   }
 }
 
