@@ -23,7 +23,7 @@ struct Selection {
 struct LayerProfile {
   std::vector<uint32_t> fired;       // [d_ff], tokens for which the neuron fired
   Selection sketch[kMaxSketchBits];  // of 1, 2, 3 bits; ReLU models
-  Selection magnitude;               // mode threshold: on |gate|
+  Selection magnitude;               // mode threshold: on |gate|; in ReLU models on the gate
   bool operator==(const LayerProfile&) const = default;
 };
 

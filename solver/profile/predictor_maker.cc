@@ -11,7 +11,7 @@ namespace thermocline {
 namespace {
 
 constexpr int64_t kMostCandidates = 12;
-constexpr double kMostOfMean = 2.5;    // the largest candidate, in mean ranks
+constexpr double kMostOfMean = 1.6;    // the largest candidate, in mean ranks
 constexpr int64_t kRankTokens = 1024;  // that a rank is measured on
 
 }  // namespace

@@ -33,13 +33,14 @@ void AddPreparationFlags(FlagSet* flags, SolveOptions* options) {
   flags->Group("Profile");
   flags->String(
       {"--calibration"}, "FILE", &options->calibration_path,
-      "text to run the model on; without it the shipped one (19th-century prose, English)");
+      "text to run the model on; without it the shipped one (English books, in the public domain)");
   flags->Int({"--tokens"}, "N", &options->n_tokens, 16, kMaxTokens,
              "tokens of the text, spread over it, that are run");
   flags->Float({"--recall"}, "PCT", &options->recall_pct, 50, 100,
                "of a layer's firings, that sketches must not rule out");
-  flags->Float({"--skip"}, "PCT", &options->skip_pct, 0, 99,
-               "of a layer's neurons, that mode threshold leaves out");
+  flags->Float(
+      {"--skip"}, "PCT", &options->skip_pct, 0, 99,
+      "of a layer's neurons that fire (without ReLU: of all), that mode threshold leaves out");
   flags->String(
       {"--activation-dir"}, "DIR", &options->activation_dir,
       "take firing counts from PowerInfer's activation_N.pt and run nothing: a profile for "

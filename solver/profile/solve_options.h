@@ -18,7 +18,7 @@ struct SolveOptions {
   std::string activation_dir;     // PowerInfer's statistics instead of a run
   int64_t n_tokens = 65536;       // of the text
   double recall_pct = 98;
-  double skip_pct = 25;  // of the neurons, that mode threshold leaves out
+  double skip_pct = 25;  // of the neurons that fire, that mode threshold leaves out
   bool has_predictor = true;
   double predictor_budget_pct = 6;  // of the model's bytes
   double mass_pct = 99;             // of the activation mass, that the predictor keeps

@@ -15,7 +15,8 @@ constexpr int64_t kMostTokens = 4096;  // of which a quantile is as good as of m
 constexpr int64_t kTokensAtOnce = 64;  // of a part
 constexpr int64_t kMostMagnitudes = int64_t{1} << 22;
 
-// Ways of scoring: sketches of 1, 2, 3 bits, then the gate's magnitude.
+// Ways of scoring: sketches of 1, 2, 3 bits, then the gate's magnitude: what a ReLU lets through of
+// it, or its amount.
 constexpr int kMagnitude = kMaxSketchBits;
 constexpr int kKinds = kMaxSketchBits + 1;
 
@@ -33,8 +34,9 @@ struct Rule {
 // Gates and scores of a few tokens, rows `stride` apart.
 class PartScores {
  public:
-  PartScores(const GateScores& gate, MatrixView samples)
+  PartScores(const GateScores& gate, Rule rule, MatrixView samples)
       : gate_(gate),
+        rule_(rule),
         inputs_(gate.Prepare(samples)),
         gates_(samples.n_rows * gate.stride()),
         scores_(gates_.size()) {
@@ -43,8 +45,9 @@ class PartScores {
 
   void Score(int kind) {
     if (kind < kMagnitude) return gate_.Sketch(kind + 1, inputs_, scores_.data());
-    std::transform(gates_.begin(), gates_.end(), scores_.begin(),
-                   [](float gate) { return std::fabs(gate); });
+    std::transform(gates_.begin(), gates_.end(), scores_.begin(), [this](float gate) {
+      return rule_.is_relu ? std::max(gate, 0.0f) : std::fabs(gate);
+    });
   }
   // visit(gate, score) for every neuron and token, after Score.
   template <typename Visit>
@@ -57,6 +60,7 @@ class PartScores {
 
  private:
   const GateScores& gate_;
+  const Rule rule_;
   const GateScores::Inputs inputs_;
   std::vector<float> gates_, scores_;
 };
@@ -99,14 +103,14 @@ void FindThresholds(const GateScores& gate, MatrixView samples, const ThresholdO
   std::vector<float> values[kKinds];
   std::mutex mutex;
   ForTokenParts(samples, options.n_threads, [&](int64_t, MatrixView part) {
-    PartScores scores(gate, part);
+    PartScores scores(gate, rule, part);
     for (int kind = rule.first_kind(); kind < kKinds; ++kind) {
       std::vector<float> own;
       int64_t i = 0;
       scores.Score(kind);
       scores.ForAll([&](float g, float score) {
-        const bool is_wanted = kind == kMagnitude ? i++ % stride == 0 : rule.Fires(g);
-        if (is_wanted) own.push_back(score);
+        if (!rule.Fires(g)) return;
+        if (kind != kMagnitude || i++ % stride == 0) own.push_back(score);
       });
       std::lock_guard<std::mutex> lock(mutex);
       values[kind].insert(values[kind].end(), own.begin(), own.end());
@@ -149,7 +153,7 @@ Tally Measure(const GateScores& gate, MatrixView samples, const ThresholdOptions
   const Rule rule = {IsRelu(options.activation)};
   std::vector<Tally> tallies(NumberOfParts(samples));  // summed in order: the same at any n_threads
   ForTokenParts(samples, options.n_threads, [&](int64_t i, MatrixView part) {
-    PartScores scores(gate, part);
+    PartScores scores(gate, rule, part);
     scores.Score(kind);
     Tally& own = tallies[i];
     scores.ForAll([&](float g, float score) {

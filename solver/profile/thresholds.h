@@ -16,7 +16,7 @@ struct ThresholdOptions {
   // Of the firings, that a sketch keeps of the samples it is set on. One of 3 bits misses half as
   // many: it sees so well that this takes few neurons more (1.19 to 1.3 times those that fire).
   double recall = 0.98;
-  double skip_share = 0.25;  // of the neurons, that mode threshold leaves out
+  double skip_share = 0.25;  // of the neurons that fire, that mode threshold leaves out
   int n_threads = 1;         // the result does not depend on it
 };
 
