@@ -11,25 +11,41 @@ namespace thermocline {
 namespace {
 
 // A thread's rates, 1e9 operations a second: measured on 2 threads of an AVX-512 machine, solve of
-// the shipped 13M and of a 110M model. int8 products, and f32 ones.
+// a 110M model. int8 products, and f32 ones; f64 on several threads, and on one.
 constexpr double kForwardGops = 75, kProfileGops = 40, kRanksGops = 40, kTrainingGops = 40;
+constexpr double kDoubleGops = 8, kAloneGops = 5;
 
 // As thresholds.cc, ranks and training have them.
 constexpr double kThresholdTokens = 2 * 4096;
-constexpr double kRankTokens = 1024, kRankChoices = 12;
-constexpr double kClosedFormRounds = 7;
+constexpr double kRankTokens = 1024, kRankChoices = 12, kMostOfMean = 1.6;
 constexpr double kBackAndForth = 3;  // a step of descent: there, and two products back
 
 double Seconds(double operations, double gops, int n_threads) {
   return operations / (gops * 1e9 * n_threads);
 }
 
+// A closed form of a rank: covariance, then 7 rounds of products with three [d_model, d_model]
+// matrices, each made orthogonal by two passes over its columns, in f64.
+double ClosedFormShared(double d_model, double d_ff, double n_samples, double rank) {
+  const double products = 2 * d_model * d_model * (n_samples + d_ff + 7 * 3 * rank);
+  return products + 7 * 2 * 2 * d_model * rank * rank * kRanksGops / kDoubleGops;
+}
+
+// Factors of the rounds and of the covariance, eigenvectors, and products with the factor.
+double ClosedFormAlone(double d_model, double rank) {
+  return 14 * rank * rank * rank + d_model * d_model * (d_model / 3 + 2 * rank);
+}
+
 }  // namespace
 
 double SolveCost::forward_s(int n) const { return Seconds(forward, kForwardGops, n); }
 double SolveCost::profile_s(int n) const { return Seconds(profile, kProfileGops, n); }
-double SolveCost::ranks_s(int n) const { return Seconds(ranks, kRanksGops, n); }
-double SolveCost::training_s(int n) const { return Seconds(training, kTrainingGops, n); }
+double SolveCost::ranks_s(int n) const {
+  return Seconds(ranks, kRanksGops, n) + Seconds(ranks_alone, kAloneGops, 1);
+}
+double SolveCost::training_s(int n) const {
+  return Seconds(training, kTrainingGops, n) + Seconds(training_alone, kAloneGops, 1);
+}
 double SolveCost::total_s(int n) const {
   return forward_s(n) + profile_s(n) + ranks_s(n) + training_s(n);
 }
@@ -49,13 +65,15 @@ SolveCost CountOperations(const ModelShape& shape, const SolvePass& pass) {
   cost.profile = n_layers * threshold_tokens * gate * (1 + kMaxSketchBits);
   if (pass.mean_rank <= 0) return cost;
   const double of_rank = 2 * pass.mean_rank * (d_model + d_ff);  // a predictor, of one token
-  // Covariance, and the rounds' products with three [d_model, d_model] matrices.
-  const double closed_form = 2 * n_samples * d_model * d_model + 2 * d_model * d_model * d_ff +
-                             kClosedFormRounds * 6 * d_model * d_model * pass.mean_rank;
+  const double most = std::min(kMostOfMean * pass.mean_rank, d_model);
   const double rank_tokens = std::min(n_samples / 8, kRankTokens);
-  cost.ranks = n_layers * (closed_form + rank_tokens * (gate + kRankChoices * of_rank));
-  cost.training = n_layers * (closed_form + n_samples * gate +
-                              pass.n_epochs * n_samples * of_rank * kBackAndForth);
+  cost.ranks = n_layers * (ClosedFormShared(d_model, d_ff, n_samples, most) +
+                           rank_tokens * (gate + kRankChoices * of_rank));
+  cost.ranks_alone = n_layers * ClosedFormAlone(d_model, most);
+  cost.training =
+      n_layers * (ClosedFormShared(d_model, d_ff, n_samples, pass.mean_rank) + n_samples * gate +
+                  pass.n_epochs * n_samples * of_rank * kBackAndForth);
+  cost.training_alone = n_layers * ClosedFormAlone(d_model, pass.mean_rank);
   return cost;
 }
 

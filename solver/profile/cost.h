@@ -14,8 +14,10 @@ struct SolveCost {
   double profile = 0;   // gates and sketches of samples, thresholds
   double ranks = 0;     // closed forms, and what each rank would compute
   double training = 0;  // closed forms again, descent, thresholds
+  // Of these two, what runs on one thread: decompositions in f64.
+  double ranks_alone = 0, training_alone = 0;
 
-  // With all threads of a machine, at the rates a thread reached when they were measured (cost.cc).
+  // With so many threads, at the rates a thread reached when they were measured (cost.cc).
   double forward_s(int n_threads) const;
   double profile_s(int n_threads) const;
   double ranks_s(int n_threads) const;
