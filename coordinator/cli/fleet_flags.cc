@@ -111,7 +111,8 @@ absl::Status FleetFlags::Finish(const FlagSet& flags) {
     return absl::InvalidArgumentError("no model given; use -m FILE.gguf");
   }
   if (reset_gpu_index && !options.plan_path.empty()) {
-    return absl::InvalidArgumentError("--reset-gpu-index does not go with --plan: give one of them");
+    return absl::InvalidArgumentError(
+        "--reset-gpu-index does not go with --plan: give one of them");
   }
   for (const char* name : {"--threads", "--workers"}) {
     if (!options.plan_path.empty() && flags.IsOnCommandLine(name)) {

@@ -30,7 +30,8 @@ BenchRow Row(int64_t n_prompt, int64_t n_gen) {
           .sparsity = "off",
           .samples_ts = {30, 10, 20},
           .read_gbps = 40,
-          .token_bytes = 1'500'000'000};
+          .token_bytes = 1'500'000'000,
+          .time_shares = {{"gate", 0.625}, {"other", 0.375}}};
 }
 
 TEST(BenchRow, MedianIsTheMiddle) {
@@ -50,10 +51,10 @@ TEST(BenchJson, HasExactlyTheDocumentedKeys) {
   for (const auto& row : json) {
     std::vector<std::string> keys;
     for (const auto& item : row.items()) keys.push_back(item.key());
-    EXPECT_THAT(keys,
-                UnorderedElementsAre("n_prompt", "n_gen", "n_threads", "n_workers", "transport",
-                                     "isa", "sparsity", "median_ts", "samples_ts", "read_gbps",
-                                     "token_bytes", "bandwidth_share"));
+    EXPECT_THAT(keys, UnorderedElementsAre(
+                          "n_prompt", "n_gen", "n_threads", "n_workers", "transport", "isa",
+                          "sparsity", "median_ts", "samples_ts", "read_gbps", "token_bytes",
+                          "computed_share", "fired_share", "bandwidth_share", "time_shares"));
   }
   EXPECT_TRUE(json[0]["bandwidth_share"].is_null());
   EXPECT_DOUBLE_EQ(json[1]["bandwidth_share"], 0.75);
@@ -64,8 +65,18 @@ TEST(BenchJson, HasExactlyTheDocumentedKeys) {
 
 TEST(BenchTable, ShowsMedianSpreadAndShare) {
   const std::string table = BenchTable({Row(512, 0), Row(0, 128)});
-  EXPECT_THAT(table, HasSubstr("| pp512 | 20.00 (10.00 to 30.00) | 40.0 |  |\n"));
-  EXPECT_THAT(table, HasSubstr("| tg128 | 20.00 (10.00 to 30.00) | 40.0 | 75.0 % |\n"));
+  EXPECT_THAT(table,
+              HasSubstr("| off | pp512 | 20.00 (10.00 to 30.00) | 100.0 % | 1500.0 | 40.0 |  |\n"));
+  EXPECT_THAT(
+      table,
+      HasSubstr("| off | tg128 | 20.00 (10.00 to 30.00) | 100.0 % | 1500.0 | 40.0 | 75.0 % |\n"));
+}
+
+TEST(BenchTimes, HasARowForEachDecodeTest) {
+  EXPECT_EQ(BenchTimes({Row(512, 0)}), "");
+  EXPECT_EQ(BenchTimes({Row(512, 0), Row(0, 128)}),
+            "| us a token | sparsity | gate | other |\n| ---: | --- | ---: | ---: |\n"
+            "| 50000 | off | 62.5 % | 37.5 % |\n");
 }
 
 TEST(BenchOptions, ListsAreReadWhole) {

@@ -114,8 +114,8 @@ TEST(MainOptions, APlanLeavesNoChoiceOfWorkersAndThreads) {
 }
 
 TEST(MainOptions, FlagsThatAreNotHonouredAreRefusedWithAReason) {
-  for (const char* flag : {"--tensor-split", "--mirostat", "--grammar", "--lora",
-                           "--prompt-cache", "-np", "--rpc", "--numa", "-r", "--rope-freq-base"}) {
+  for (const char* flag : {"--tensor-split", "--mirostat", "--grammar", "--lora", "--prompt-cache",
+                           "-np", "--rpc", "--numa", "-r", "--rope-freq-base"}) {
     const std::string error = ErrorOf({"-m", "m", flag, "1"});
     EXPECT_THAT(error, HasSubstr(flag));
     EXPECT_THAT(error, HasSubstr("not honoured"));

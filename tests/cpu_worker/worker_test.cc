@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 
@@ -43,7 +44,8 @@ class WorkerTest : public ::testing::Test {
     for (int64_t i = 0; i < model.n_layers; ++i) {
       worker::v1::LayerShard* layer = request.add_layers();
       layer->mutable_kv_heads()->set_end(model.n_kv_heads);
-      layer->add_neurons()->set_end(model.d_ff);
+      layer->add_neuron_bounds(0);
+      layer->add_neuron_bounds(static_cast<uint32_t>(model.d_ff));
     }
     request.mutable_vocab()->set_end(model.n_vocab);
     request.set_node(-1);
@@ -139,11 +141,21 @@ TEST_F(WorkerTest, NumbersThatDoNotFitTheModelAreRefused) {
       {"layers", [](Request& r) { r.mutable_layers()->RemoveLast(); }},
       {"kv_heads", [](Request& r) { r.mutable_layers(1)->mutable_kv_heads()->set_end(99); }},
       {"kv_heads", [](Request& r) { r.mutable_layers(1)->mutable_kv_heads()->set_begin(-2); }},
-      {"neurons", [](Request& r) { r.mutable_layers(0)->mutable_neurons(0)->set_begin(7); }},
-      {"neurons",
-       [](Request& r) { r.mutable_layers(0)->mutable_neurons(0)->set_end(int64_t{1} << 62); }},
+      {"neurons", [](Request& r) { r.mutable_layers(0)->set_neuron_bounds(0, 7); }},
+      {"neurons", [](Request& r) { r.mutable_layers(0)->set_neuron_bounds(1, 0xffffffffu); }},
+      {"pairs", [](Request& r) { r.mutable_layers(0)->add_neuron_bounds(96); }},
       {"ascending",
-       [](Request& r) { *r.mutable_layers(0)->add_neurons() = r.layers(0).neurons(0); }},
+       [](Request& r) {
+         r.mutable_layers(0)->add_neuron_bounds(0);
+         r.mutable_layers(0)->add_neuron_bounds(32);
+       }},
+      {"mode", [](Request& r) { r.mutable_layers(0)->set_mode(worker::v1::LayerShard::Mode(9)); }},
+      {"sketch_bits",
+       [](Request& r) { r.mutable_layers(0)->set_mode(worker::v1::LayerShard::SKETCH); }},
+      {"sketch_bits", [](Request& r) { r.mutable_layers(0)->set_sketch_bits(1); }},
+      {"threshold", [](Request& r) { r.mutable_layers(0)->set_threshold(NAN); }},
+      {"predictor",
+       [](Request& r) { r.mutable_layers(0)->set_mode(worker::v1::LayerShard::PREDICT); }},
       {"vocab", [](Request& r) { r.mutable_vocab()->set_end(321); }},
       {"exchange", [](Request& r) { r.mutable_exchange()->set_d_model(65); }},
       {"rank", [](Request& r) { r.set_rank(1); }},
