@@ -168,8 +168,12 @@ absl::Status Score(const Program& program, Fleet* fleet, Work* work) {
   }
   if (work->saved) RETURN_IF_ERROR(work->saved->Finish());
   const Estimate perplexity = Perplexity(nll);
-  return Program::Print(fmt::format("{}Final estimate: PPL = {:.4f} +/- {:.5f}\n",
-                                    divergence.Report(), perplexity.value, perplexity.error));
+  ASSIGN_OR_RETURN(const FleetTotals totals, fleet->Totals());
+  const std::string sparsity =
+      totals.leaves_out() ? "Sparsity: " + totals.Describe() + "\n" : std::string();
+  return Program::Print(fmt::format("{}{}Final estimate: PPL = {:.4f} +/- {:.5f}\n",
+                                    divergence.Report(), sparsity, perplexity.value,
+                                    perplexity.error));
 }
 
 absl::Status Measure(const Program& program, PerplexityOptions options) {
@@ -194,10 +198,7 @@ absl::Status Measure(const Program& program, PerplexityOptions options) {
       ASSIGN_OR_RETURN(work.saved, KlBaseWriter::Create(options.base_path, work.text));
     }
   }
-  RETURN_IF_ERROR(Score(program, fleet.get(), &work));
-  ASSIGN_OR_RETURN(const FleetTotals totals, fleet->Totals());
-  return totals.leaves_out() ? Program::Print("Sparsity: " + totals.Describe() + "\n")
-                             : absl::OkStatus();
+  return Score(program, fleet.get(), &work);
 }
 
 int Main(int argc, char** argv) {

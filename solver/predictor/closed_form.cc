@@ -80,8 +80,11 @@ bool Orthogonalize(Eigen::MatrixXd* q, int n_threads) {
 // runs on several threads.
 Eigen::MatrixXd Orthonormal(const Matrix& m, int n_threads) {
   Eigen::MatrixXd q = AsEigen(m).cast<double>();
-  q.colwise().normalize();
-  if (Orthogonalize(&q, n_threads) && Orthogonalize(&q, n_threads)) return q;
+  const Eigen::RowVectorXd lengths = q.colwise().norm();
+  if ((lengths.array() > 0).all()) {  // a column of zeros spans nothing
+    q.array().rowwise() /= lengths.array();
+    if (Orthogonalize(&q, n_threads) && Orthogonalize(&q, n_threads)) return q;
+  }
   const Eigen::HouseholderQR<Eigen::MatrixXd> qr(AsEigen(m).cast<double>());
   return qr.householderQ() * Eigen::MatrixXd::Identity(m.n_rows, m.n_cols);
 }

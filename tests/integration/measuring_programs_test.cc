@@ -30,8 +30,9 @@ TEST(Bench, EveryCombinationGivesARowOfJson) {
     EXPECT_EQ(row["samples_ts"].size(), 2u);
     EXPECT_GT(row["median_ts"], 0);
     EXPECT_GT(row["read_gbps"], 0);
-    // All weights but the embedding, and no more than the file.
-    EXPECT_GT(row["token_bytes"], 10'000'000);
+    // In decode most weights but the embedding and the neurons that do not fire; several tokens
+    // share what they read.
+    EXPECT_GT(row["token_bytes"], row["n_gen"] > 0 ? 6'000'000 : 1'000'000);
     EXPECT_LT(row["token_bytes"], 14'041'728 * 1.05);
   }
   EXPECT_EQ(rows[0]["n_workers"], 1);

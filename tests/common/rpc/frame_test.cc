@@ -101,7 +101,7 @@ Frame StepFrame() {
 
 TEST(FrameTest, AStepAfterTheLastOneIsAccepted) {
   EXPECT_EQ(CheckStepFrame(StepFrame(), Shape(), 3, 19), absl::OkStatus());
-  EXPECT_EQ(StepFrame().payload().size(), 2 * (12 + 8 * 4));
+  EXPECT_EQ(StepFrame().payload().size(), 2 * (16 + 8 * 4));
 }
 
 TEST(FrameTest, AStepThatDoesNotFitIsRefused) {
@@ -116,7 +116,7 @@ TEST(FrameTest, AStepThatDoesNotFitIsRefused) {
   EXPECT_THAT(refusal(0, [](Frame& f) { f.set_epoch(9); }), HasSubstr("epoch 9"));
   EXPECT_THAT(refusal(0, [](Frame& f) { f.set_n_tokens(0); }), HasSubstr("0 tokens"));
   EXPECT_THAT(refusal(0, [](Frame& f) { f.set_n_tokens(5); }), HasSubstr("5 tokens"));
-  EXPECT_THAT(refusal(0, [](Frame& f) { f.set_n_tokens(3); }), HasSubstr("132 expected"));
+  EXPECT_THAT(refusal(0, [](Frame& f) { f.set_n_tokens(3); }), HasSubstr("144 expected"));
   EXPECT_THAT(refusal(0, [](Frame& f) { f.set_n_logit_rows(3); }), HasSubstr("3 logit rows"));
   EXPECT_THAT(refusal(0, [](Frame& f) { f.set_n_logit_rows(-1); }), HasSubstr("-1 logit rows"));
   EXPECT_THAT(refusal(0, [](Frame& f) { f.set_kind(Frame::REDUCED); }), HasSubstr("a STEP was"));
