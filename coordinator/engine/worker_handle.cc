@@ -26,6 +26,7 @@ void SetTimeout(grpc::ClientContext* context, std::chrono::seconds timeout) {
 // Bytes of the wire, little-endian as in memory, to the end of the values.
 template <typename T>
 void AppendValues(const std::string& bytes, std::vector<T>* values) {
+  if (bytes.empty()) return;  // nothing to copy, and maybe nowhere to
   const size_t n = values->size();
   values->resize(n + bytes.size() / sizeof(T));
   std::memcpy(values->data() + n, bytes.data(), bytes.size() / sizeof(T) * sizeof(T));
