@@ -220,7 +220,8 @@ absl::StatusOr<std::unique_ptr<ReadTest>> CpuWorker::PrepareReadTest(int64_t buf
 absl::StatusOr<worker::v1::StartCaptureResponse> CpuWorker::StartCapture(
     const worker::v1::StartCaptureRequest& request) {
   std::lock_guard<std::mutex> lock(mutex_);
-  RETURN_IF_ERROR(Expect(Phase::kServing));
+  // A stream that the coordinator has opened may not have arrived yet.
+  if (phase_ != Phase::kLoaded) RETURN_IF_ERROR(Expect(Phase::kServing));
   constexpr int64_t kMaxTokens = std::numeric_limits<int32_t>::max();  // what a count can hold
   RETURN_IF_ERROR(CheckRange("n_tokens", request.n_tokens(), 1, kMaxTokens));
   RETURN_IF_ERROR(CheckRange("n_samples", request.n_samples(), 0, request.n_tokens()));
