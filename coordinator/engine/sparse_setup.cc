@@ -1,7 +1,6 @@
 // Profile and predictor of a fleet, and the modes of its layers.
 #include "coordinator/engine/sparse_setup.h"
 
-#include <algorithm>
 #include <filesystem>
 
 #include "common/model/own_file.h"
@@ -15,8 +14,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool HasOwnPredictor(const ModelHeader& model) {
-  return PredictorOfModel(model.file(), model.config()).ok();
+std::vector<float> ThresholdsOf(const Predictor& predictor) {
+  std::vector<float> thresholds;
+  for (const PredictorLayer& layer : predictor.layers) thresholds.push_back(layer.threshold);
+  return thresholds;
 }
 
 bool HasThresholds(const SparseSetup& setup) {
@@ -40,7 +41,7 @@ absl::StatusOr<std::vector<LayerMode>> ModesByBytes(const SparsityOptions& optio
   if (!setup.predictor_file.empty()) {
     ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(setup.predictor_file));
     RETURN_IF_ERROR(AddPredictor(*file, &shape));
-  } else if (HasOwnPredictor(model)) {
+  } else if (setup.has_predictor()) {
     RETURN_IF_ERROR(AddPredictor(model.file(), &shape));
   }
   return ChooseModes(shape, FiringOfProfile(*setup.profile, shape), {.profile = &*setup.profile},
@@ -49,9 +50,9 @@ absl::StatusOr<std::vector<LayerMode>> ModesByBytes(const SparsityOptions& optio
 
 // auto without a profile: a model that brings its predictor was made for it; else what costs
 // nothing.
-Sparsity ModeWithoutProfile(const ModelHeader& model) {
+Sparsity ModeWithoutProfile(const ModelHeader& model, const SparseSetup& setup) {
   if (!IsRelu(model.config().activation)) return Sparsity::kOff;
-  return HasOwnPredictor(model) ? Sparsity::kPredict : Sparsity::kExact;
+  return setup.has_predictor() ? Sparsity::kPredict : Sparsity::kExact;
 }
 
 absl::Status CheckMode(Sparsity mode, const ModelHeader& model, const SparseSetup& setup) {
@@ -75,9 +76,20 @@ absl::Status CheckMode(Sparsity mode, const ModelHeader& model, const SparseSetu
   if (mode == Sparsity::kSketch && !HasThresholds(setup)) {
     return Needs("sketch", "a profile's thresholds");
   }
-  if (mode == Sparsity::kPredict && setup.predictor_file.empty() && !HasOwnPredictor(model)) {
+  if (mode == Sparsity::kPredict && !setup.has_predictor()) {
     return Needs("predict", "a predictor");
   }
+  return absl::OkStatus();
+}
+
+// The model's own predictor, where it may be used: all of its weights are read to check them.
+absl::Status OpenOwnPredictor(const SparsityOptions& options, const ModelHeader& model,
+                              SparseSetup* setup) {
+  if (options.mode != "auto" && options.mode != "predict") return absl::OkStatus();
+  const absl::StatusOr<Predictor> predictor = PredictorOfModel(model.file(), model.config());
+  if (absl::IsNotFound(predictor.status())) return absl::OkStatus();
+  RETURN_IF_ERROR(predictor.status());
+  setup->predictor_thresholds = ThresholdsOf(*predictor);
   return absl::OkStatus();
 }
 
@@ -86,7 +98,10 @@ absl::Status CheckMode(Sparsity mode, const ModelHeader& model, const SparseSetu
 absl::StatusOr<SparseSetup> OpenSparseSetup(const SparsityOptions& options,
                                             const ModelHeader& model) {
   SparseSetup setup;
-  if (options.predictor_path.empty()) return setup;
+  if (options.predictor_path.empty()) {
+    RETURN_IF_ERROR(OpenOwnPredictor(options, model, &setup));
+    return setup;
+  }
   const fs::path folder = options.predictor_path;
   std::error_code error;
   if (!fs::is_directory(folder, error)) {
@@ -110,8 +125,12 @@ absl::StatusOr<SparseSetup> OpenSparseSetup(const SparsityOptions& options,
   if (has_predictor) {
     ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file,
                      OpenOwnFile(predictor, "make the predictor again with solve"));
-    RETURN_IF_ERROR(ReadPredictor(*file, config, model.file().ContentHash()).status());
+    ASSIGN_OR_RETURN(const Predictor read,
+                     ReadPredictor(*file, config, model.file().ContentHash()));
+    setup.predictor_thresholds = ThresholdsOf(read);
     setup.predictor_file = predictor;
+  } else {
+    RETURN_IF_ERROR(OpenOwnPredictor(options, model, &setup));
   }
   return setup;
 }
@@ -119,7 +138,7 @@ absl::StatusOr<SparseSetup> OpenSparseSetup(const SparsityOptions& options,
 absl::Status SetModes(const SparsityOptions& options, const ModelHeader& model,
                       const SparseSetup& setup, Plan* plan) {
   const bool is_auto = options.mode == "auto";
-  Sparsity mode = ModeWithoutProfile(model);
+  Sparsity mode = ModeWithoutProfile(model, setup);
   if (!is_auto) {
     ASSIGN_OR_RETURN(mode, ParseSparsity(options.mode));
     RETURN_IF_ERROR(CheckMode(mode, model, setup));
@@ -140,22 +159,11 @@ absl::Status SetModes(const SparsityOptions& options, const ModelHeader& model,
 
 absl::Status SetThresholds(const ModelHeader& model, const Plan& plan, SparseSetup* setup) {
   setup->thresholds.assign(plan.layers.size(), 0.0f);
-  std::unique_ptr<GgufFile> file;
-  std::optional<Predictor> predictor;
   for (size_t i = 0; i < plan.layers.size(); ++i) {
     const LayerPlan& layer = plan.layers[i];
     RETURN_IF_ERROR(CheckMode(layer.mode, model, *setup));
-    if (layer.mode == Sparsity::kPredict && !predictor.has_value()) {
-      if (setup->predictor_file.empty()) {
-        ASSIGN_OR_RETURN(predictor, PredictorOfModel(model.file(), model.config()));
-      } else {
-        ASSIGN_OR_RETURN(file, GgufFile::Open(setup->predictor_file));
-        ASSIGN_OR_RETURN(predictor,
-                         ReadPredictor(*file, model.config(), model.file().ContentHash()));
-      }
-    }
     float* threshold = &setup->thresholds[i];
-    if (layer.mode == Sparsity::kPredict) *threshold = predictor->layers[i].threshold;
+    if (layer.mode == Sparsity::kPredict) *threshold = setup->predictor_thresholds[i];
     if (layer.mode == Sparsity::kSketch) {
       *threshold = setup->profile->layers[i].sketch[layer.sketch_bits - 1].threshold;
     }

@@ -24,8 +24,11 @@ struct SparsityOptions {
 // What goes with a plan. Thresholds are the profile's; in mode predict the predictor's own.
 struct SparseSetup {
   std::optional<Profile> profile;
-  std::string predictor_file;     // predictor.gguf; "": the model has its own, or none is needed
-  std::vector<float> thresholds;  // [n_layers]
+  std::string predictor_file;  // predictor.gguf; "": the model has its own, or none is needed
+  std::vector<float> predictor_thresholds;  // [n_layers]; empty: no predictor
+  std::vector<float> thresholds;            // [n_layers], of the plan's modes
+
+  bool has_predictor() const { return !predictor_thresholds.empty(); }
 };
 
 // Reads and checks the folder's profile and predictor, as far as they are there. Errors name the
