@@ -3,9 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-
-#include "common/util/check.h"
 
 namespace thermocline {
 namespace {
@@ -50,7 +47,7 @@ SparseFfn::SparseFfn(const Shard* shard, const kernels::Ops* ops, Team* team, St
   selected_.resize(n);
   chosen_.resize(stride_);
   fired_.resize(stride_);
-  fired_any_.resize(stride_);
+  any_.resize(stride_);
   hidden_.Allocate(options.max_tokens, RoundUp(max_rank, 2 * kGroupRows));
   for (Private& own : private_) {
     own.hidden.Allocate(1, hidden_.width());
@@ -186,6 +183,8 @@ void SparseFfn::ListChosen(int32_t thread, const SparseWeights& weights, const I
   Private& own = private_[thread];
   const float* bias = weights.fc2_bias;
   own.n_chosen = 0;
+  uint8_t* any = any_.data();
+  std::fill(any + begin, any + end, uint8_t{0});
   for (int64_t t = 0; t < input.n_tokens; ++t) {
     if (!ChoosesFor(weights, input.tokens[t])) continue;
     const float* scores = up_.data() + t * stride_;
@@ -195,15 +194,12 @@ void SparseFfn::ListChosen(int32_t thread, const SparseWeights& weights, const I
       const float score = bias == nullptr ? scores[row] : scores[row] + bias[row];
       selected[row] = !(score <= weights.threshold);
       n_selected += selected[row];
+      any[row] |= selected[row];
     }
     own.counts.computed += n_selected;
   }
   for (int64_t row = begin; row < end; ++row) {
-    uint8_t any = 0;
-    for (int64_t t = 0; t < input.n_tokens; ++t) {
-      any |= selected_[t * stride_ + row] & uint8_t{ChoosesFor(weights, input.tokens[t])};
-    }
-    if (any != 0) chosen_[begin + own.n_chosen++] = static_cast<int32_t>(row);
+    if (any[row] != 0) chosen_[begin + own.n_chosen++] = static_cast<int32_t>(row);
   }
 }
 
@@ -247,7 +243,7 @@ int64_t SparseFfn::KeepFired(int32_t thread, const SparseWeights& weights, const
                              const Part& part) {
   FfnCounts& counts = private_[thread].counts;
   const bool is_alone = input.n_tokens == 1 && !options_.measures_recall;
-  uint8_t* any = fired_any_.data() + part.at;
+  uint8_t* any = any_.data() + part.at;
   std::fill_n(any, part.n, uint8_t{0});
   for (int64_t t = 0; t < input.n_tokens; ++t) {
     const StepToken& token = input.tokens[t];
@@ -271,15 +267,17 @@ int64_t SparseFfn::KeepFired(int32_t thread, const SparseWeights& weights, const
       if (!fires) gates[i] = 0.0f;
     }
   }
+  for (int64_t t = 0; t < input.n_tokens; ++t) {
+    float* gates = gate_.data() + t * stride_ + part.at;
+    int64_t n = 0;
+    for (int64_t i = 0; i < part.n; ++i) {
+      if (any[i] != 0) gates[n++] = gates[i];
+    }
+  }
   int64_t n = 0;
   int32_t* rows = fired_.data() + part.at;
   for (int64_t i = 0; i < part.n; ++i) {
-    if (any[i] == 0) continue;
-    for (int64_t t = 0; t < input.n_tokens; ++t) {
-      float* gates = gate_.data() + t * stride_ + part.at;
-      gates[n] = gates[i];
-    }
-    rows[n++] = part.rows[i];
+    if (any[i] != 0) rows[n++] = part.rows[i];
   }
   return n;
 }

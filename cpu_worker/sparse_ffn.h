@@ -101,14 +101,14 @@ class SparseFfn {
   Team* team_;
   StepClock* clock_;
   const Options options_;
-  int64_t stride_ = 0;              // of the next buffers: neurons, and room for every thread's 16s
-  std::vector<float> gate_, up_;    // [max_tokens, stride]
-  std::vector<float> act_;          // [max_tokens, stride]
-  std::vector<uint8_t> selected_;   // [max_tokens, stride], by row
-  std::vector<int32_t> chosen_;     // [stride], rows
-  std::vector<int32_t> fired_;      // [stride], rows
-  std::vector<uint8_t> fired_any_;  // [stride], for any token
-  const int32_t* list_ = nullptr;   // chosen_, or all rows
+  int64_t stride_ = 0;             // of the next buffers: neurons, and room for every thread's 16s
+  std::vector<float> gate_, up_;   // [max_tokens, stride]
+  std::vector<float> act_;         // [max_tokens, stride]
+  std::vector<uint8_t> selected_;  // [max_tokens, stride], by row
+  std::vector<int32_t> chosen_;    // [stride], rows
+  std::vector<int32_t> fired_;     // [stride], rows
+  std::vector<uint8_t> any_;       // [stride]: what any token chose, then what fired for any
+  const int32_t* list_ = nullptr;  // chosen_, or all rows
   int64_t n_list_ = 0;
   Activations hidden_;             // [max_tokens, rank]
   std::vector<Private> private_;   // [n_threads]
