@@ -6,6 +6,8 @@
 //   thermocline.recall                       f32
 //   thermocline.KIND.threshold, .computed, .recall, .mass
 //                                            f32 [n_layers]; KIND: sketch_1, _2, _3, magnitude
+//   thermocline.kl.MODE                      f32; MODE: sketch_1, _2, _3, predict, threshold; those
+//                                            that were measured
 //   blk.N.fired                              tensor I32 [d_ff]
 #include "common/model/profile.h"
 
@@ -59,6 +61,16 @@ absl::Status VisitSelections(Visit&& visit) {
   }
   return visit(
       "magnitude", [](Layer & layer) -> auto& { return layer.magnitude; });
+}
+
+// Calls visit(key, value) for each mode, until one is not OK.
+template <typename Kl, typename Visit>
+absl::Status VisitKl(Kl& kl, Visit&& visit) {
+  for (int bits = 0; bits < kMaxSketchBits; ++bits) {
+    RETURN_IF_ERROR(visit(fmt::format("thermocline.kl.sketch_{}", bits + 1), kl.sketch[bits]));
+  }
+  RETURN_IF_ERROR(visit("thermocline.kl.predict", kl.predict));
+  return visit("thermocline.kl.threshold", kl.threshold);
 }
 
 std::string FieldKey(const std::string& kind, const SelectionField& field) {
@@ -135,6 +147,16 @@ absl::StatusOr<Profile> ReadKeysAndLayers(const GgufFile& file) {
   ASSIGN_OR_RETURN(const double recall, file.GetFloat(kRecall));
   RETURN_IF_ERROR(CheckShare(file, kRecall, recall));
   profile.recall = static_cast<float>(recall);
+  RETURN_IF_ERROR(VisitKl(profile.kl, [&](const std::string& key, float& kl) {
+    if (!file.Has(key)) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const double value, file.GetFloat(key));
+    if (!(value >= 0)) {  // finite, as all floats of a file
+      return Wrong(file,
+                   fmt::format("key {} holds {}, which is no divergence", Quoted(key), value));
+    }
+    kl = static_cast<float>(value);
+    return absl::OkStatus();
+  }));
   RETURN_IF_ERROR(ReadLayers(file, profile.n_tokens, &profile.layers));
   return profile;
 }
@@ -164,6 +186,10 @@ absl::Status WriteProfile(const Profile& profile, const std::string& path) {
       .String(kTextHash, profile.text_hash)
       .Uint64(kTokens, static_cast<uint64_t>(profile.n_tokens))
       .Float32(kRecall, profile.recall);
+  RETURN_IF_ERROR(VisitKl(profile.kl, [&](const std::string& key, float kl) {
+    if (kl >= 0) writer.Float32(key, kl);
+    return absl::OkStatus();
+  }));
   RETURN_IF_ERROR(
       VisitSelections<const LayerProfile>([&](const std::string& kind, auto&& selection_of) {
         for (const SelectionField& field : kFields) {

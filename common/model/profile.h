@@ -27,11 +27,21 @@ struct LayerProfile {
   bool operator==(const LayerProfile&) const = default;
 };
 
+// Mean KL divergence of next-token distributions from mode off, in nats, with all layers in one
+// mode; on text that nothing was set on. Below 0: not measured.
+struct MeasuredKl {
+  float sketch[kMaxSketchBits] = {-1, -1, -1};  // of 1, 2, 3 bits
+  float predict = -1;                           // by the predictor that the profile lies beside
+  float threshold = -1;
+  bool operator==(const MeasuredKl&) const = default;
+};
+
 struct Profile {
-  std::string model_hash;            // GgufFile::ContentHash
-  std::string text_hash;             // SHA-256 of the calibration text, hexadecimal
-  int64_t n_tokens = 0;              // that were counted
-  float recall = 0;                  // that the sketches' thresholds were set for; 0: not set
+  std::string model_hash;  // GgufFile::ContentHash
+  std::string text_hash;   // SHA-256 of the calibration text, hexadecimal
+  int64_t n_tokens = 0;    // that were counted
+  float recall = 0;        // that the sketches' thresholds were set for; 0: not set
+  MeasuredKl kl = {};
   std::vector<LayerProfile> layers;  // [n_layers]
   // Counts that were imported have none: they order neurons, and say nothing of scores.
   bool has_thresholds() const { return recall > 0; }

@@ -1,4 +1,5 @@
-// MemAvailable of /proc/meminfo, and memory.max of the control groups (version 2) above us.
+// MemAvailable of /proc/meminfo, what counts as available of a node's meminfo, and memory.max of
+// the control groups (version 2) above us.
 #include "common/util/memory.h"
 
 #include <algorithm>
@@ -49,6 +50,22 @@ int64_t ControlGroupBytes() {
 }
 
 }  // namespace
+
+int64_t AvailableNodeBytes(int32_t node) {
+  std::ifstream meminfo("/sys/devices/system/node/node" + std::to_string(node) + "/meminfo");
+  std::string word, key, unit;
+  int64_t id = 0, kib = 0, available_kib = 0;
+  bool is_known = false;
+  while (meminfo >> word >> id >> key >> kib && std::getline(meminfo, unit)) {  // "Node 0 MemFree:"
+    is_known = true;
+    if (key == "MemFree:" || key == "Active(file):" || key == "Inactive(file):" ||
+        key == "SReclaimable:") {
+      available_kib += kib;
+    }
+  }
+  const int64_t all = AvailableMemoryBytes();
+  return is_known ? std::min(available_kib * 1024, all) : all;
+}
 
 int64_t AvailableMemoryBytes() { return std::min(MachineBytes(), ControlGroupBytes()); }
 

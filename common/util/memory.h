@@ -9,4 +9,7 @@ namespace thermocline {
 // INT64_MAX where the kernel doesn't say.
 int64_t AvailableMemoryBytes();
 
+// The same on one NUMA node: free memory, and cached files that can be dropped.
+int64_t AvailableNodeBytes(int32_t node);
+
 }  // namespace thermocline

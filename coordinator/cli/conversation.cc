@@ -79,6 +79,7 @@ absl::Status Conversation::Generate() {
   request.mutable_tokens()->mutable_ids()->Assign(tokens_.begin(), tokens_.end());
   request.set_max_tokens(options_->max_tokens);
   request.set_ignore_eos(options_->ignore_eos);
+  request.set_sparsity(options_->sparsity);
   *request.mutable_sampling() = options_->Sampling();
 
   const int64_t n_prompt = std::max<int64_t>(tokens_.size(), 1);  // an empty one becomes BOS

@@ -18,10 +18,40 @@ constexpr int64_t kMaxInt = std::numeric_limits<int32_t>::max();
 
 // What a coordinator elsewhere has decided already. (In the environment it may stand for other
 // runs.)
-constexpr const char* kOwnFleetOnly[] = {
-    "-m",         "-c",        "-b",    "-t",           "--kv-type",           "--activations",
-    "--plan",     "--workers", "--isa", "-ngl",         "--hidden-activation", "--transport",
-    "--sparsity", "--no-mmap", "-fa",   "--memory-f32", "--worker-timeout"};
+constexpr const char* kOwnFleetOnly[] = {"-m",
+                                         "-c",
+                                         "-b",
+                                         "-t",
+                                         "--kv-type",
+                                         "--activations",
+                                         "--plan",
+                                         "--workers",
+                                         "--isa",
+                                         "-ngl",
+                                         "--hidden-activation",
+                                         "--transport",
+                                         "--quality",
+                                         "--no-mmap",
+                                         "-fa",
+                                         "--memory-f32",
+                                         "--worker-timeout",
+                                         "--predictor-path",
+                                         "--sketch-bits",
+                                         "--measure-recall",
+                                         "--vram-budget"};
+
+// What a request to a running fleet may ask for.
+absl::Status ReadRequestSparsity(const FlagSet& flags, MainOptions* options) {
+  if (!flags.IsOnCommandLine("--sparsity")) return absl::OkStatus();
+  const std::string& mode = options->fleet.options.sparsity.mode;
+  if (mode == "off" || mode == "exact") {
+    options->sparsity = mode == "off" ? v1::SPARSITY_OFF : v1::SPARSITY_EXACT;
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(fmt::format(
+      "--sparsity {} is decided where a fleet starts; with --coordinator it may be off or exact",
+      mode));
+}
 
 // A final newline of the file is the editor's, not the prompt's: as llama.cpp does.
 absl::Status ReadPromptFile(const std::string& path, MainOptions* options) {
@@ -107,7 +137,7 @@ absl::Status FinishMainOptions(const FlagSet& flags, MainOptions* options) {
           "{} describes a fleet to start, but --coordinator asks one that runs already", name));
     }
   }
-  return absl::OkStatus();
+  return ReadRequestSparsity(flags, options);
 }
 
 v1::Sampling MainOptions::Sampling() const {

@@ -32,6 +32,8 @@ struct MainOptions {
   int64_t repeat_last_n = 64;
   int64_t seed = -1;
 
+  v1::Sparsity sparsity = v1::SPARSITY_AS_PLANNED;  // asked of a coordinator
+
   v1::Sampling Sampling() const;
 };
 

@@ -104,7 +104,8 @@ absl::Status Fleet::Run(absl::Span<const TokenInput> tokens) {
                                                token.position, token.slot, n_ctx_));
     }
     RETURN_IF_ERROR(model_->ReadEmbedding(token.token, driver_->x() + i * d_model));
-    step_tokens_.push_back({token.slot, token.position, token.wants_logits ? n_rows++ : -1});
+    step_tokens_.push_back(
+        {token.slot, token.position, token.wants_logits ? n_rows++ : -1, token.mode});
   }
   if (n_rows > options_.max_logit_rows) {
     return absl::InvalidArgumentError(fmt::format("{} tokens want logits, a step has at most {}",

@@ -14,9 +14,9 @@
 #include "common/util/status_macros.h"
 #include "common/util/topology.h"
 #include "common/util/version.h"
+#include "coordinator/engine/start_plan.h"
 #include "coordinator/engine/worker_handle.h"
 #include "fmt/format.h"
-#include "solver/placement/dense_split.h"
 
 namespace thermocline {
 namespace {
@@ -113,54 +113,23 @@ absl::Status FleetStarter::MakePlan() {
       return absl::InvalidArgumentError(
           fmt::format("{}: {}", options_.plan_path, std::string(status.message())));
     }
+    // A plan says how it computes, unless the user does.
+    if (options_.sparsity.mode != "auto") {
+      ASSIGN_OR_RETURN(const ModelShape shape, ShapeOfModel(model, setup_));
+      ASSIGN_OR_RETURN(const std::vector<LayerMode> modes,
+                       ModesOfLayers(options_.sparsity, model, shape, setup_));
+      for (size_t i = 0; i < modes.size(); ++i) {
+        plan->layers[i].mode = modes[i].mode;
+        plan->layers[i].sketch_bits = modes[i].sketch_bits;
+      }
+    }
   } else {
-    ASSIGN_OR_RETURN(const std::vector<RankPlan> ranks, LocalRanks());
-    std::vector<double> shares;
-    for (const RankPlan& rank : ranks) shares.push_back(rank.n_threads);
-    ASSIGN_OR_RETURN(*plan, SplitDense(model.config(), model.file().ContentHash(), ranks, shares));
-  }
-  // A plan says how it computes, unless the user does.
-  if (options_.plan_path.empty() || options_.sparsity.mode != "auto") {
-    RETURN_IF_ERROR(SetModes(options_.sparsity, model, setup_, plan));
+    // Tokens in f32 take twice the memory.
+    const int64_t n_kv_tokens = fleet_->n_ctx_ * options_.n_slots * (options_.f32_kv ? 2 : 1);
+    ASSIGN_OR_RETURN(*plan, PlanForStart({options_.n_workers, options_.n_threads, n_kv_tokens},
+                                         options_.sparsity, model, setup_));
   }
   return SetThresholds(model, *plan, &setup_);
-}
-
-// One worker a NUMA node, or as many as asked for, in turn over the nodes; threads as the nodes'
-// CPUs, at least one each.
-absl::StatusOr<std::vector<RankPlan>> FleetStarter::LocalRanks() const {
-  const std::vector<NumaNode> nodes = UsableNodes();
-  const int64_t n_workers =
-      options_.n_workers > 0 ? options_.n_workers : static_cast<int64_t>(nodes.size());
-  const int64_t n_threads =
-      options_.n_threads > 0 ? options_.n_threads : std::max<int64_t>(UsableCpus(nodes), n_workers);
-  if (n_workers > kMaxRanks) {
-    return absl::InvalidArgumentError(
-        fmt::format("{} workers are more than the {} possible", n_workers, kMaxRanks));
-  }
-  if (n_threads < n_workers) {
-    return absl::InvalidArgumentError(
-        fmt::format("{} threads for {} workers: each needs one (--threads is the total)", n_threads,
-                    n_workers));
-  }
-  std::vector<RankPlan> ranks(n_workers);
-  for (int64_t i = 0; i < n_workers; ++i) {
-    ranks[i].node = nodes.size() > 1 ? nodes[i % nodes.size()].id : -1;
-    ranks[i].n_threads = 1;
-  }
-  // The next thread goes to the worker that has the fewest for its node's CPUs.
-  const auto load = [&](int64_t i) {
-    return static_cast<double>(ranks[i].n_threads) /
-           static_cast<double>(nodes[i % nodes.size()].cpus.size());
-  };
-  for (int64_t left = n_threads - n_workers; left > 0; --left) {
-    int64_t least = 0;
-    for (int64_t i = 1; i < n_workers; ++i) {
-      if (load(i) < load(least)) least = i;
-    }
-    ++ranks[least].n_threads;
-  }
-  return ranks;
 }
 
 absl::Status FleetStarter::MakeSegment() {

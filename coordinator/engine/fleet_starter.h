@@ -19,7 +19,6 @@ class FleetStarter {
 
  private:
   absl::Status MakePlan();
-  absl::StatusOr<std::vector<RankPlan>> LocalRanks() const;
   absl::Status MakeSegment();
   absl::Status StartWorkers();
   absl::Status ConfigureWorkers();

@@ -79,7 +79,7 @@ absl::Status Inference::Generate(const v1::GenerateRequest& message,
 absl::Status Inference::Answer(const Request& request, double queue_ms,
                                const IsCancelled& is_cancelled, const Emit& emit) {
   const Clock::time_point start = Clock::now();
-  ASSIGN_OR_RETURN(const int64_t n_cached, Prefill(request.prompt, is_cancelled));
+  ASSIGN_OR_RETURN(const int64_t n_cached, Prefill(request, is_cancelled));
   double prompt_ms = MillisecondsSince(start);
   Reply reply(request, stepper_->tokenizer());
   while (!reply.ended()) {
@@ -109,8 +109,11 @@ absl::Status Inference::Answer(const Request& request, double queue_ms,
   return emit(last) ? absl::OkStatus() : CancelledByCaller();
 }
 
-absl::StatusOr<int64_t> Inference::Prefill(const std::vector<int32_t>& tokens,
+absl::StatusOr<int64_t> Inference::Prefill(const Request& request,
                                            const IsCancelled& is_cancelled) {
+  if (request.mode != slot_mode_) slot_tokens_.clear();
+  slot_mode_ = request.mode;
+  const std::vector<int32_t>& tokens = request.prompt;
   const auto differ =
       std::mismatch(tokens.begin(), tokens.end(), slot_tokens_.begin(), slot_tokens_.end());
   // The last token is always run: its logits are what the request starts from.
@@ -136,7 +139,8 @@ absl::Status Inference::Step(absl::Span<const int32_t> tokens, bool wants_logits
     inputs.push_back({.token = token,
                       .slot = kSlot,
                       .position = static_cast<int32_t>(slot_tokens_.size() + inputs.size()),
-                      .wants_logits = false});
+                      .wants_logits = false,
+                      .mode = slot_mode_});
   }
   inputs.back().wants_logits = wants_logits;
   if (absl::Status status = stepper_->Run(inputs); !status.ok()) {

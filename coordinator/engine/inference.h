@@ -42,11 +42,12 @@ class Inference {
  private:
   class Turn;  // a place in the queue
 
-  // Brings slot 0 to hold `tokens` and leaves the last one's logits in row 0. Tokens that the slot
-  // holds already, from its first position on, are not computed again; returns how many.
-  absl::StatusOr<int64_t> Prefill(const std::vector<int32_t>& tokens,
-                                  const IsCancelled& is_cancelled);
-  // Appends tokens to slot 0 in one step; the last one's logits are wanted or not.
+  // Brings slot 0 to hold the prompt and leaves its last token's logits in row 0. Tokens that the
+  // slot holds already, from its first position on and in the same mode, are not computed again;
+  // returns how many.
+  absl::StatusOr<int64_t> Prefill(const Request& request, const IsCancelled& is_cancelled);
+  // Appends tokens to slot 0 in one step, in the slot's mode; the last one's logits are wanted or
+  // not.
   absl::Status Step(absl::Span<const int32_t> tokens, bool wants_logits);
   absl::Status Answer(const Request& request, double queue_ms, const IsCancelled& is_cancelled,
                       const Emit& emit);
@@ -57,8 +58,9 @@ class Inference {
   std::condition_variable turn_changed_;
   std::deque<uint64_t> queue_;  // tickets; the front one runs
   uint64_t next_ticket_ = 0;
-  PrefillPace pace_;                  // as measured by all requests so far
-  std::vector<int32_t> slot_tokens_;  // what slot 0's KV cache holds
+  PrefillPace pace_;                             // as measured by all requests so far
+  std::vector<int32_t> slot_tokens_;             // what slot 0's KV cache holds
+  TokenMode slot_mode_ = TokenMode::kAsPlanned;  // that all of them were computed in
 };
 
 }  // namespace thermocline

@@ -20,6 +20,20 @@ SamplingParams ReadSampling(const v1::Sampling& message) {
   return params;
 }
 
+absl::StatusOr<TokenMode> ReadMode(v1::Sparsity sparsity) {
+  switch (sparsity) {
+    case v1::SPARSITY_AS_PLANNED:
+      return TokenMode::kAsPlanned;
+    case v1::SPARSITY_OFF:
+      return TokenMode::kOff;
+    case v1::SPARSITY_EXACT:
+      return TokenMode::kExact;
+    default:
+      return absl::InvalidArgumentError(fmt::format(
+          "sparsity is {}; it must be 0 (as planned), 1 (off) or 2 (exact)", int{sparsity}));
+  }
+}
+
 absl::StatusOr<std::vector<int32_t>> ReadPrompt(const v1::GenerateRequest& message,
                                                 const Tokenizer& tokenizer) {
   std::vector<int32_t> prompt;
@@ -65,6 +79,7 @@ absl::StatusOr<Request> ReadRequest(const v1::GenerateRequest& message, const To
   for (const std::string& stop : request.stop) {
     if (stop.empty()) return absl::InvalidArgumentError("a stop text is empty; leave it out");
   }
+  ASSIGN_OR_RETURN(request.mode, ReadMode(message.sparsity()));
   request.sampling = ReadSampling(message.sampling());
   if (message.ignore_eos()) {
     for (int32_t id = 0; id < tokenizer.n_vocab(); ++id) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/exchange/exchange.h"
 #include "common/model/tokenizer.h"
 #include "coordinator/engine/sampler.h"
 #include "proto/inference.pb.h"
@@ -22,6 +23,7 @@ struct Request {
   SamplingParams sampling;
   int64_t max_tokens = kUntilEnd;
   std::vector<std::string> stop;
+  TokenMode mode = TokenMode::kAsPlanned;
 };
 
 // InvalidArgument: a parameter out of range, a token that the model does not have, a prompt longer

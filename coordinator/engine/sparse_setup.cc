@@ -7,7 +7,6 @@
 #include "common/model/predictor.h"
 #include "common/util/status_macros.h"
 #include "fmt/format.h"
-#include "solver/placement/choose_modes.h"
 
 namespace thermocline {
 namespace {
@@ -29,23 +28,6 @@ absl::Status Needs(const char* mode, const char* what) {
       "--sparsity {} needs {}: make a predictor folder with build/bin/solve and name it "
       "with --predictor-path",
       mode, what));
-}
-
-// What the solver picks for each layer from the profile; mode: none is auto.
-absl::StatusOr<std::vector<LayerMode>> ModesByBytes(const SparsityOptions& options,
-                                                    const ModelHeader& model,
-                                                    const SparseSetup& setup,
-                                                    std::optional<Sparsity> mode) {
-  ASSIGN_OR_RETURN(ModelShape shape, ShapeOfGguf(model.file()));
-  shape.config.activation = model.config().activation;
-  if (!setup.predictor_file.empty()) {
-    ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(setup.predictor_file));
-    RETURN_IF_ERROR(AddPredictor(*file, &shape));
-  } else if (setup.has_predictor()) {
-    RETURN_IF_ERROR(AddPredictor(model.file(), &shape));
-  }
-  return ChooseModes(shape, FiringOfProfile(*setup.profile, shape), {.profile = &*setup.profile},
-                     {.mode = mode, .quality_pct = options.quality_pct});
 }
 
 // auto without a profile: a model that brings its predictor was made for it; else what costs
@@ -135,26 +117,34 @@ absl::StatusOr<SparseSetup> OpenSparseSetup(const SparsityOptions& options,
   return setup;
 }
 
-absl::Status SetModes(const SparsityOptions& options, const ModelHeader& model,
-                      const SparseSetup& setup, Plan* plan) {
-  const bool is_auto = options.mode == "auto";
-  Sparsity mode = ModeWithoutProfile(model, setup);
-  if (!is_auto) {
-    ASSIGN_OR_RETURN(mode, ParseSparsity(options.mode));
-    RETURN_IF_ERROR(CheckMode(mode, model, setup));
+absl::StatusOr<ModelShape> ShapeOfModel(const ModelHeader& model, const SparseSetup& setup) {
+  ASSIGN_OR_RETURN(ModelShape shape, ShapeOfGguf(model.file()));
+  shape.config.activation = model.config().activation;
+  if (!setup.predictor_file.empty()) {
+    ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(setup.predictor_file));
+    RETURN_IF_ERROR(AddPredictor(*file, &shape));
+  } else if (setup.has_predictor()) {
+    RETURN_IF_ERROR(AddPredictor(model.file(), &shape));
   }
-  const bool has_bits = options.sketch_bits > 0;
-  std::vector<LayerMode> modes(plan->layers.size(),
-                               {mode, mode == Sparsity::kSketch ? options.sketch_bits : 0, 1});
-  if ((is_auto && setup.profile.has_value()) || (mode == Sparsity::kSketch && !has_bits)) {
-    ASSIGN_OR_RETURN(
-        modes, ModesByBytes(options, model, setup, is_auto ? std::nullopt : std::optional(mode)));
+  return shape;
+}
+
+absl::StatusOr<std::vector<LayerMode>> ModesOfLayers(const SparsityOptions& options,
+                                                     const ModelHeader& model,
+                                                     const ModelShape& shape,
+                                                     const SparseSetup& setup) {
+  std::optional<Sparsity> wanted;
+  if (options.mode != "auto") {
+    ASSIGN_OR_RETURN(wanted, ParseSparsity(options.mode));
+    RETURN_IF_ERROR(CheckMode(*wanted, model, setup));
   }
-  for (size_t i = 0; i < modes.size(); ++i) {
-    plan->layers[i].mode = modes[i].mode;
-    plan->layers[i].sketch_bits = modes[i].sketch_bits;
+  const bool has_bits = wanted == Sparsity::kSketch && options.sketch_bits > 0;
+  if (setup.profile.has_value() && !has_bits) {
+    return ChooseModes(shape, FiringOfProfile(*setup.profile, shape), {.profile = &*setup.profile},
+                       {.mode = wanted, .quality_pct = options.quality_pct});
   }
-  return absl::OkStatus();
+  const Sparsity mode = wanted.value_or(ModeWithoutProfile(model, setup));
+  return std::vector<LayerMode>(shape.layers.size(), {mode, has_bits ? options.sketch_bits : 0, 1});
 }
 
 absl::Status SetThresholds(const ModelHeader& model, const Plan& plan, SparseSetup* setup) {

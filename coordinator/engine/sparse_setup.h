@@ -10,6 +10,7 @@
 #include "common/model/profile.h"
 #include "common/plan/plan.h"
 #include "coordinator/engine/model_header.h"
+#include "solver/placement/choose_modes.h"
 
 namespace thermocline {
 
@@ -36,10 +37,14 @@ struct SparseSetup {
 absl::StatusOr<SparseSetup> OpenSparseSetup(const SparsityOptions& options,
                                             const ModelHeader& model);
 
-// Sets the modes of a plan that has none. FailedPrecondition when a mode needs what is not there,
-// with what that is.
-absl::Status SetModes(const SparsityOptions& options, const ModelHeader& model,
-                      const SparseSetup& setup, Plan* plan);
+// The model as the planner sees it, with the predictor in use.
+absl::StatusOr<ModelShape> ShapeOfModel(const ModelHeader& model, const SparseSetup& setup);
+
+// [n_layers]. FailedPrecondition when a mode needs what is not there, with what that is.
+absl::StatusOr<std::vector<LayerMode>> ModesOfLayers(const SparsityOptions& options,
+                                                     const ModelHeader& model,
+                                                     const ModelShape& shape,
+                                                     const SparseSetup& setup);
 
 // Fills setup->thresholds for the plan's modes.
 absl::Status SetThresholds(const ModelHeader& model, const Plan& plan, SparseSetup* setup);

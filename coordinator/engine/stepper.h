@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "common/exchange/exchange.h"
 #include "common/model/tokenizer.h"
 #include "proto/inference.pb.h"
 
@@ -16,6 +17,7 @@ struct TokenInput {
   int32_t slot;
   int32_t position;
   bool wants_logits;
+  TokenMode mode = TokenMode::kAsPlanned;
 };
 
 class Stepper {

@@ -2,6 +2,7 @@
 #include "solver/placement/choose_modes.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 
@@ -34,6 +35,9 @@ double ThresholdLossPct(double skipped) {
   return std::numeric_limits<double>::infinity();
 }
 
+// By how much perplexity rises; `otherwise` where no divergence was measured.
+double LossPct(double kl, double otherwise) { return kl < 0 ? otherwise : 100 * std::expm1(kl); }
+
 struct Candidate {
   LayerMode mode;
   double loss_pct = 0;
@@ -45,10 +49,11 @@ std::vector<Candidate> Candidates(const ModelShape& shape, size_t l, const Firin
   std::vector<Candidate> list = {{{Sparsity::kOff, 0, 1}, 0}};
   const bool is_relu = shape.config.activation == Activation::kRelu;
   const double mean = firing.mean();
+  const MeasuredKl kl = knowledge.profile != nullptr ? knowledge.profile->kl : MeasuredKl{};
   if (is_relu) list.push_back({{Sparsity::kExact, 0, mean}, 0});
   if (is_relu && shape.layers[l].has_predictor()) {
     const double computed = std::min(1.0, kPredictor.computed_over_firing * mean);
-    list.push_back({{Sparsity::kPredict, 0, computed}, kPredictor.loss_pct});
+    list.push_back({{Sparsity::kPredict, 0, computed}, LossPct(kl.predict, kPredictor.loss_pct)});
   }
   for (int32_t bits = 1; is_relu && bits <= kMaxSketchBits; ++bits) {
     const Measured& measured = kSketches[bits - 1];
@@ -56,7 +61,8 @@ std::vector<Candidate> Candidates(const ModelShape& shape, size_t l, const Firin
       const double computed = knowledge.profile->layers[l].sketch[bits - 1].computed;
       const double missed = (1 - knowledge.profile->recall) / (1 - kMeasuredRecall);
       if (computed > 0) {
-        list.push_back({{Sparsity::kSketch, bits, computed}, measured.loss_pct * missed});
+        list.push_back({{Sparsity::kSketch, bits, computed},
+                        LossPct(kl.sketch[bits - 1], measured.loss_pct * missed)});
       }
     } else if (knowledge.is_described) {
       const double computed = std::min(1.0, measured.computed_over_firing * mean);
@@ -66,7 +72,8 @@ std::vector<Candidate> Candidates(const ModelShape& shape, size_t l, const Firin
   if (!is_relu && knowledge.profile != nullptr) {
     const double computed = knowledge.profile->layers[l].magnitude.computed;
     if (computed > 0) {
-      list.push_back({{Sparsity::kThreshold, 0, computed}, ThresholdLossPct(1 - computed)});
+      list.push_back({{Sparsity::kThreshold, 0, computed},
+                      LossPct(kl.threshold, ThresholdLossPct(1 - computed))});
     }
   } else if (!is_relu && knowledge.is_described) {
     list.push_back({{Sparsity::kThreshold, 0, mean}, ThresholdLossPct(1 - mean)});

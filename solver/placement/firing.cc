@@ -71,13 +71,25 @@ FiringCurve DefaultCurve(const ModelShape& shape) {
   return {is_large ? 0.18 : 0.25, 0.43, 0.80};
 }
 
+FiringTable InFileOrder(const FiringTable& table) {
+  FiringTable file = table;
+  for (size_t i = 0; i < table.numbers.size(); ++i) {
+    const int32_t neuron = table.numbers[i];
+    file.fires[neuron] = table.fires[i];
+    if (!table.routed.empty()) file.routed[neuron] = table.routed[i];
+    file.numbers[neuron] = neuron;
+  }
+  return file;
+}
+
 std::vector<FiringTable> FiringOfProfile(const Profile& profile, const ModelShape& shape) {
   const double n_tokens = static_cast<double>(std::max<int64_t>(profile.n_tokens, 1));
   std::vector<FiringTable> tables;
   for (const LayerProfile& layer : profile.layers) {
     FiringTable& table = tables.emplace_back();
     const std::vector<double> routed = RouteShares(layer, n_tokens, shape);
-    for (const int32_t neuron : HottestFirst(layer)) {
+    table.numbers = HottestFirst(layer);
+    for (const int32_t neuron : table.numbers) {
       table.fires.push_back(std::min(1.0, static_cast<double>(layer.fired[neuron]) / n_tokens));
       if (!routed.empty()) {
         table.routed.push_back(routed[neuron * shape.n_experts / shape.config.d_ff]);

@@ -11,10 +11,11 @@
 namespace thermocline {
 
 struct FiringTable {
-  std::vector<double> fires;   // [d_ff], hottest first: share of tokens, 0..1
-  std::vector<double> routed;  // [d_ff]: share of tokens that see the neuron's expert; empty: all
-  double mean() const;         // share of the neurons that fire for a token
-  double total() const;        // neurons that fire for a token
+  std::vector<double> fires;     // [d_ff], hottest first: share of tokens, 0..1
+  std::vector<double> routed;    // [d_ff]: share of tokens that see the neuron's expert; empty: all
+  std::vector<int32_t> numbers;  // [d_ff]: of these neurons in the model's file; empty: not known
+  double mean() const;           // share of the neurons that fire for a token
+  double total() const;          // neurons that fire for a token
 };
 
 // A described model: `firing` of a layer's neurons (of an expert's, when it is used) fire for a
@@ -34,6 +35,9 @@ std::vector<FiringTable> FiringOfCurve(const ModelShape& shape, const FiringCurv
 // What is published of models of this kind: PowerInfer (arXiv 2312.12456), Table 3 and its section
 // on locality.
 FiringCurve DefaultCurve(const ModelShape& shape);
+
+// The same neurons as the file has them. For a table with numbers.
+FiringTable InFileOrder(const FiringTable& table);
 
 // [n_layers]. An expert is taken to be used in proportion to its neurons' firings, and at least as
 // often as its most active neuron fires: the profile counts neurons, not routes.

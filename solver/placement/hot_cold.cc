@@ -7,17 +7,16 @@
 
 #include "common/util/status_macros.h"
 #include "fmt/format.h"
-#include "solver/placement/dense_split.h"
 #include "solver/placement/neuron_placement.h"
+#include "solver/placement/split.h"
 #include "solver/placement/stripes.h"
 
 namespace thermocline {
 namespace {
 
 constexpr double kGib = 1024.0 * 1024 * 1024;
-// Beside weights and KV cache. GPU: context and code of the driver, buffers of a step; CPU: the
-// program, the exchange and what the system needs.
-constexpr double kGpuWorkspaceBytes = 0.5 * kGib, kCpuWorkspaceBytes = 1.0 * kGib;
+// Beside weights and KV cache: context and code of the driver, buffers of a step.
+constexpr double kGpuWorkspaceBytes = 0.5 * kGib;
 
 class Planner {
  public:
@@ -25,10 +24,10 @@ class Planner {
           const std::vector<LayerMode>& modes, const PlacementRequest& request)
       : shape_(shape),
         hardware_(hardware),
-        firing_(firing),
         request_(request),
         cost_(shape_, hardware_, request_.engine, request_.n_ctx),
         n_ranks_(static_cast<int32_t>(hardware.ranks.size())) {
+    fleet_.firing = firing;
     fleet_.modes = modes;
     fleet_.ranks.resize(n_ranks_);
     for (size_t l = 0; l < modes.size(); ++l) {
@@ -58,8 +57,11 @@ class Planner {
 
  private:
   int64_t n_layers() const { return shape_.config.n_layers; }
+  double n_kv_tokens() const {
+    return static_cast<double>(request_.n_kv_tokens > 0 ? request_.n_kv_tokens : request_.n_ctx);
+  }
   bool is_gpu(int32_t r) const { return hardware_.ranks[r].kind == RankKind::kGpu; }
-  bool has_order() const { return !firing_.order.empty(); }
+  bool has_order() const { return !fleet_.firing.order.empty(); }
   int64_t neuron_unit() const { return has_order() ? 1 : kNeuronUnit; }
   double Free(int32_t r) const {
     return fleet_.ranks[r].limit_bytes - fleet_.ranks[r].total_bytes();
@@ -84,7 +86,7 @@ class Planner {
   }
 
   absl::Status Prepare() {
-    fleet_.plan.profile_hash = firing_.order;
+    fleet_.plan.profile_hash = fleet_.firing.order;
     for (int32_t r = 0; r < n_ranks_; ++r) {
       const HardwareRank& hardware = hardware_.ranks[r];
       PlannedRank& rank = fleet_.ranks[r];
@@ -97,7 +99,7 @@ class Planner {
         }
         rank.limit_bytes = request_.vram_budget_bytes;
       }
-      rank.workspace_bytes = is_gpu(r) ? kGpuWorkspaceBytes : kCpuWorkspaceBytes;
+      rank.workspace_bytes = is_gpu(r) ? kGpuWorkspaceBytes : request_.cpu_workspace_bytes;
       fleet_.plan.ranks.push_back({hardware.node, hardware.n_threads, "", hardware.kind,
                                    static_cast<int64_t>(rank.limit_bytes)});
     }
@@ -135,7 +137,7 @@ class Planner {
       const double share =
           static_cast<double>(heads[r].size()) / static_cast<double>(shape_.config.n_kv_heads);
       ranks[r].attention_bytes += share * shape_.layers[l].attention_bytes;
-      ranks[r].kv_bytes += share * shape_.kv_token_bytes() * static_cast<double>(request_.n_ctx);
+      ranks[r].kv_bytes += share * shape_.kv_token_bytes() * n_kv_tokens();
     }
     return Take(ranks, is_forced, [&] { fleet_.plan.layers[l].kv_heads = heads; });
   }
@@ -186,7 +188,7 @@ class Planner {
         used += fleet_.ranks[r].total_bytes();
       }
       const double layer = shape_.layers[l].attention_bytes +
-                           shape_.kv_token_bytes() * static_cast<double>(request_.n_ctx) +
+                           shape_.kv_token_bytes() * n_kv_tokens() +
                            NeuronBytes(l) * static_cast<double>(shape_.config.d_ff);
       return absl::ResourceExhaustedError(
           fmt::format("{} whole layers do not fit on the GPU: {} of them and its workspace take "
@@ -252,6 +254,12 @@ class Planner {
 
   // Neurons of the layers that are not whole on GPUs, in units of neuron_unit.
   absl::Status PlaceOtherNeurons() {
+    if (!hardware_.has_gpu() && !has_order()) {
+      if (CutByWork()) return absl::OkStatus();
+      if (!fleet_.firing.tables.front().numbers.empty()) {
+        return absl::ResourceExhaustedError("a rank's share does not fit in its memory");
+      }
+    }
     PlacementProblem problem;
     std::vector<int64_t> layers;
     for (int64_t l = fleet_.n_whole_layers; l < n_layers(); ++l) {
@@ -287,6 +295,28 @@ class Planner {
       }
     }
     return absl::OkStatus();
+  }
+
+  // In the file's order, each rank its share of the work. False where a rank has no memory for it.
+  bool CutByWork() {
+    const std::vector<double> shares = Speeds(false, true);
+    for (int64_t l = 0; l < n_layers(); ++l) {
+      std::vector<double> work = fleet_.touched[l];
+      const double predictor = NeuronBytes(l) - shape_.layers[l].neuron_bytes();
+      for (double& bytes : work) bytes += predictor;
+      const std::vector<Range> cuts = SplitByWork(work, kNeuronUnit, shares);
+      for (int32_t r = 0; r < n_ranks_; ++r) {
+        SetNeurons(l, r, cuts[r]);
+        fleet_.ranks[r].neuron_bytes += static_cast<double>(cuts[r].size()) * NeuronBytes(l);
+      }
+    }
+    for (int32_t r = 0; r < n_ranks_; ++r) {
+      if (Free(r) >= 0) continue;
+      for (PlannedRank& rank : fleet_.ranks) rank.neuron_bytes = 0;
+      for (LayerPlan& layer : fleet_.plan.layers) layer.neurons.assign(n_ranks_, {});
+      return false;
+    }
+    return true;
   }
 
   // The run of neurons that CPU ranks hold together goes to them in stripes, by bandwidth, if their
@@ -336,7 +366,6 @@ class Planner {
 
   const ModelShape& shape_;
   const Hardware& hardware_;
-  const FiringKnowledge& firing_;
   const PlacementRequest& request_;
   const CostModel cost_;
   const int32_t n_ranks_;
@@ -350,6 +379,12 @@ absl::StatusOr<PlannedFleet> PlanHotCold(const ModelShape& shape, const Hardware
                                          const std::vector<LayerMode>& modes,
                                          const PlacementRequest& request) {
   const auto planner = [&] { return Planner(shape, hardware, firing, modes, request); };
+  if (!hardware.has_gpu() && request.n_gpu_layers <= 0 && !firing.tables.front().numbers.empty()) {
+    FiringKnowledge file;
+    for (const FiringTable& table : firing.tables) file.tables.push_back(InFileOrder(table));
+    absl::StatusOr<PlannedFleet> fleet = Planner(shape, hardware, file, modes, request).Make(0);
+    if (fleet.ok()) return fleet;
+  }
   int64_t n_whole = std::min(request.n_gpu_layers, shape.config.n_layers);
   if (request.n_gpu_layers == kAllLayers) n_whole = shape.config.n_layers;
   if (n_whole > 0 && !hardware.has_gpu()) {

@@ -17,7 +17,10 @@ inline constexpr int64_t kAllLayers = -1;
 struct PlacementRequest {
   int64_t n_gpu_layers = kAutoLayers;
   double vram_budget_bytes = 0;  // of each GPU, 0: all that it has
-  int64_t n_ctx = 4096;
+  int64_t n_ctx = 4096;          // tokens of KV cache that a step reads
+  int64_t n_kv_tokens = 0;       // of KV cache in f16 that there is memory for; 0: n_ctx
+  // Beside weights and KV cache: the program, the exchange and what the system needs.
+  double cpu_workspace_bytes = 1024.0 * 1024 * 1024;
   Engine engine = ThermoclineEngine();
 };
 
@@ -39,6 +42,7 @@ struct PlannedRank {
 
 struct PlannedFleet {
   Plan plan;                                 // model_hash is the caller's to set
+  FiringKnowledge firing;                    // in the order that the plan counts neurons in
   std::vector<LayerMode> modes;              // [n_layers]
   std::vector<std::vector<double>> touched;  // [n_layers][d_ff], as TouchedBytes
   std::vector<PlannedRank> ranks;
@@ -48,8 +52,12 @@ struct PlannedFleet {
 // With an order of neurons (a profile), in order: n_gpu_layers whole layers, attention and KV cache
 // of the others as far as they fit, hot neurons. Without, it is llama.cpp's split by layers: what
 // lies on a GPU lies there as a whole layer. Layers, heads and vocabulary that several ranks share
-// are split by bandwidth. ResourceExhausted with the numbers and the remedy when memory does not
-// suffice; InvalidArgument for GPU layers without a GPU.
+// are split by bandwidth. Without a GPU all ranks are alike but for their bandwidth, and neurons
+// stay in the file's order, cut where each rank has its share of the expected work (a rank with
+// neurons from all over a file would hold and read nearly all scales of ffn_down): only where
+// memories are too small for that are they dealt by the profile's order. ResourceExhausted with the
+// numbers and the remedy when memory does not suffice; InvalidArgument for GPU layers without a
+// GPU.
 absl::StatusOr<PlannedFleet> PlanHotCold(const ModelShape& shape, const Hardware& hardware,
                                          const FiringKnowledge& firing,
                                          const std::vector<LayerMode>& modes,

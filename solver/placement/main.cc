@@ -53,11 +53,11 @@ absl::Status MakePlan(const PlanOptions& options) {
   }
   if (!options.output_path.empty()) RETURN_IF_ERROR(WritePlan(fleet.plan, options.output_path));
   if (!options.svg_path.empty()) {
-    const std::string svg = PlanSvg(inputs.shape, inputs.hardware, inputs.firing, fleet);
+    const std::string svg = PlanSvg(inputs.shape, inputs.hardware, fleet);
     RETURN_IF_ERROR(WriteText(svg, options.svg_path));
   }
   if (options.quiet) return absl::OkStatus();
-  return Print(PlanTable(inputs.shape, inputs.hardware, inputs.firing, fleet));
+  return Print(PlanTable(inputs.shape, inputs.hardware, fleet));
 }
 
 int Main(int argc, char** argv) {

@@ -1,12 +1,10 @@
 // This machine as the planner's Hardware: NUMA nodes, free memory, bandwidth of plain reads.
-#include <numa.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <numeric>
 #include <thread>
 
+#include "common/util/memory.h"
 #include "common/util/status_macros.h"
 #include "common/util/topology.h"
 #include "fmt/format.h"
@@ -33,15 +31,6 @@ double ReadGbps(int32_t node) {
   return best;
 }
 
-double FreeBytes(int32_t node, bool is_only_node) {
-  long long free = 0;
-  if (!is_only_node && numa_available() >= 0 && numa_node_size64(node, &free) > 0) {
-    return static_cast<double>(free);
-  }
-  return static_cast<double>(sysconf(_SC_AVPHYS_PAGES)) *
-         static_cast<double>(sysconf(_SC_PAGESIZE));
-}
-
 }  // namespace
 
 absl::StatusOr<Hardware> MeasureHardware(int64_t n_threads) {
@@ -62,7 +51,7 @@ absl::StatusOr<Hardware> MeasureHardware(int64_t n_threads) {
     HardwareRank rank;
     rank.name = "cpu";
     rank.node = nodes.size() > 1 ? node.id : -1;
-    rank.memory_bytes = FreeBytes(node.id, nodes.size() == 1);
+    rank.memory_bytes = static_cast<double>(AvailableNodeBytes(node.id));
     cpus_seen += static_cast<int64_t>(node.cpus.size());
     const int64_t nodes_left = static_cast<int64_t>(nodes.size() - hardware.ranks.size()) - 1;
     const int64_t end =

@@ -12,12 +12,10 @@ double ActivationsCovered(const FiringTable& firing, const std::vector<Range>& n
 
 // One row for each run of equal layers, columns with one number a rank; then the memory of each
 // rank against its limit, and tokens/s.
-std::string PlanTable(const ModelShape& shape, const Hardware& hardware,
-                      const FiringKnowledge& firing, const PlannedFleet& fleet);
+std::string PlanTable(const ModelShape& shape, const Hardware& hardware, const PlannedFleet& fleet);
 
 // SVG: on the left the neurons of each layer, hottest at the top, coloured by their rank; on the
 // right the share of the layer's activations that each rank covers.
-std::string PlanSvg(const ModelShape& shape, const Hardware& hardware,
-                    const FiringKnowledge& firing, const PlannedFleet& fleet);
+std::string PlanSvg(const ModelShape& shape, const Hardware& hardware, const PlannedFleet& fleet);
 
 }  // namespace thermocline

@@ -77,8 +77,7 @@ std::string Panel(double left, size_t n_layers, size_t n_ranks, const std::strin
 
 }  // namespace
 
-std::string PlanSvg(const ModelShape& shape, const Hardware& hardware,
-                    const FiringKnowledge& firing, const PlannedFleet& fleet) {
+std::string PlanSvg(const ModelShape& shape, const Hardware& hardware, const PlannedFleet& fleet) {
   using Parts = std::vector<std::pair<double, double>>;
   const std::vector<LayerPlan>& layers = fleet.plan.layers;
   const size_t n_ranks = fleet.ranks.size();
@@ -94,9 +93,9 @@ std::string PlanSvg(const ModelShape& shape, const Hardware& hardware,
   const auto activations = [&](size_t l, size_t r) {
     double begin = 0;
     for (size_t before = 0; before < r; ++before) {
-      begin += ActivationsCovered(firing.tables[l], layers[l].neurons[before]);
+      begin += ActivationsCovered(fleet.firing.tables[l], layers[l].neurons[before]);
     }
-    return Parts{{begin, begin + ActivationsCovered(firing.tables[l], layers[l].neurons[r])}};
+    return Parts{{begin, begin + ActivationsCovered(fleet.firing.tables[l], layers[l].neurons[r])}};
   };
   const double second = kLeft + kWidth + kGap;
   const int width = kLeft + 2 * kWidth + kGap + 20;
@@ -105,10 +104,10 @@ std::string PlanSvg(const ModelShape& shape, const Hardware& hardware,
       "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} "
       "{1}\" font-family=\"sans-serif\">\n<rect width=\"{0}\" height=\"{1}\" fill=\"white\"/>\n",
       width, height);
-  svg +=
-      Panel(kLeft, layers.size(), n_ranks, "Neurons by their home",
-            firing.order.empty() ? "neurons, in the file's order" : "neurons, hottest at the top",
-            neurons);
+  svg += Panel(
+      kLeft, layers.size(), n_ranks, "Neurons by their home",
+      fleet.firing.order.empty() ? "neurons, in the file's order" : "neurons, hottest at the top",
+      neurons);
   svg += Panel(second, layers.size(), n_ranks, "Activations that each rank covers",
                "share of the layer's activations", activations);
   for (size_t r = 0; r < n_ranks; ++r) {

@@ -31,8 +31,8 @@ std::string ModeText(const LayerMode& mode) {
   return fmt::format("sketch {}", mode.sketch_bits);
 }
 
-std::vector<std::string> Row(const ModelShape& shape, const FiringKnowledge& firing,
-                             const PlannedFleet& fleet, size_t first, size_t end) {
+std::vector<std::string> Row(const ModelShape& shape, const PlannedFleet& fleet, size_t first,
+                             size_t end) {
   const LayerPlan& layer = fleet.plan.layers[first];
   const int32_t n_ranks = fleet.plan.n_ranks();
   const LayerShape& bytes = shape.layers[first];
@@ -43,8 +43,8 @@ std::vector<std::string> Row(const ModelShape& shape, const FiringKnowledge& fir
       PerRank(n_ranks, [&](int32_t r) { return fmt::format("{}", Count(layer.neurons[r])); }),
       PerRank(n_ranks,
               [&](int32_t r) {
-                return fmt::format(
-                    "{:.0f}", 100 * ActivationsCovered(firing.tables[first], layer.neurons[r]));
+                return fmt::format("{:.0f}", 100 * ActivationsCovered(fleet.firing.tables[first],
+                                                                      layer.neurons[r]));
               }),
       PerRank(n_ranks,
               [&](int32_t r) {
@@ -101,7 +101,7 @@ double ActivationsCovered(const FiringTable& firing, const std::vector<Range>& n
 }
 
 std::string PlanTable(const ModelShape& shape, const Hardware& hardware,
-                      const FiringKnowledge& firing, const PlannedFleet& fleet) {
+                      const PlannedFleet& fleet) {
   std::vector<std::vector<std::string>> rows = {
       {"layers", "mode", "KV heads", "neurons", "% of activations", "MiB", "us"}};
   const std::vector<LayerPlan>& layers = fleet.plan.layers;
@@ -111,7 +111,7 @@ std::string PlanTable(const ModelShape& shape, const Hardware& hardware,
            shape.layers[end] == shape.layers[first]) {
       ++end;
     }
-    rows.push_back(Row(shape, firing, fleet, first, end));
+    rows.push_back(Row(shape, fleet, first, end));
     first = end;
   }
   const double step_us = fleet.plan.predicted_us;

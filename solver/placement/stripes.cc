@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "solver/placement/dense_split.h"
+#include "solver/placement/split.h"
 
 namespace thermocline {
 namespace {

@@ -10,9 +10,11 @@
 
 namespace thermocline {
 
+using Window = std::vector<int32_t>;  // tokens
+
 struct Calibration {
-  std::string text_hash;                      // SHA-256 of the text, hexadecimal
-  std::vector<std::vector<int32_t>> windows;  // each with BOS in front, if the model has one put
+  std::string text_hash;        // SHA-256 of the text, hexadecimal
+  std::vector<Window> windows;  // each with BOS in front, if the model has one put
 
   int64_t n_tokens() const;  // of all windows
 };

@@ -46,8 +46,10 @@ double SolveCost::ranks_s(int n) const {
 double SolveCost::training_s(int n) const {
   return Seconds(training, kTrainingGops, n) + Seconds(training_alone, kAloneGops, 1);
 }
+// Neurons by themselves are computed at half the rate of whole matrices.
+double SolveCost::quality_s(int n) const { return Seconds(quality, kForwardGops / 2, n); }
 double SolveCost::total_s(int n) const {
-  return forward_s(n) + profile_s(n) + ranks_s(n) + training_s(n);
+  return forward_s(n) + profile_s(n) + ranks_s(n) + training_s(n) + quality_s(n);
 }
 
 SolveCost CountOperations(const ModelShape& shape, const SolvePass& pass) {
@@ -61,6 +63,9 @@ SolveCost CountOperations(const ModelShape& shape, const SolvePass& pass) {
   const double gate = 2 * d_model * d_ff;  // of one token
   SolveCost cost;
   cost.forward = pass.n_runs * n_layers * n_tokens * (2 * d_model * heads + 3 * gate);
+  const double of_token = n_layers * (2 * d_model * heads + 3 * gate) +
+                          2 * d_model * static_cast<double>(config.n_vocab);
+  cost.quality = 2.0 * pass.n_modes * static_cast<double>(pass.n_quality) * of_token;
   const double threshold_tokens = std::min(2 * n_samples, kThresholdTokens);
   cost.profile = n_layers * threshold_tokens * gate * (1 + kMaxSketchBits);
   if (pass.mean_rank <= 0) return cost;

@@ -14,6 +14,7 @@ struct SolveCost {
   double profile = 0;   // gates and sketches of samples, thresholds
   double ranks = 0;     // closed forms, and what each rank would compute
   double training = 0;  // closed forms again, descent, thresholds
+  double quality = 0;   // text set aside, in mode off and in each of the others
   // Of these two, what runs on one thread: decompositions in f64.
   double ranks_alone = 0, training_alone = 0;
 
@@ -22,6 +23,7 @@ struct SolveCost {
   double profile_s(int n_threads) const;
   double ranks_s(int n_threads) const;
   double training_s(int n_threads) const;
+  double quality_s(int n_threads) const;
   double total_s(int n_threads) const;
 };
 
@@ -29,7 +31,9 @@ struct SolvePass {
   int64_t n_tokens = 0;   // of text that is run
   int64_t n_samples = 0;  // of FFN inputs of each layer
   int64_t n_runs = 1;     // of the text: more when not all layers' samples fit in memory
-  double mean_rank = 0;   // of predictors; 0: none
+  int64_t n_quality = 0;  // tokens set aside, run twice in each of n_modes
+  int n_modes = 0;
+  double mean_rank = 0;  // of predictors; 0: none
   int n_epochs = 0;
 };
 

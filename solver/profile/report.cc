@@ -28,6 +28,17 @@ int64_t SketchBytes(const ModelConfig& config, int bits) {
   return config.d_ff * config.d_model * bits / 8;
 }
 
+// Those that were measured, by name.
+std::vector<std::pair<std::string, double>> Divergences(const MeasuredKl& kl) {
+  std::vector<std::pair<std::string, double>> all = {{"predict", kl.predict}};
+  for (int bits = 1; bits <= kMaxSketchBits; ++bits) {
+    all.emplace_back(fmt::format("sketch_{}", bits), kl.sketch[bits - 1]);
+  }
+  all.emplace_back("threshold", kl.threshold);
+  std::erase_if(all, [](const auto& mode) { return mode.second < 0; });
+  return all;
+}
+
 nlohmann::ordered_json LayerToJson(const SolveReport& report, size_t i) {
   const LayerProfile& layer = report.profile.layers[i];
   const double firing = FiringShare(report.profile, static_cast<int64_t>(i));
@@ -133,6 +144,7 @@ std::string ReportJson(const SolveReport& report) {
                                  {"sketch_recall_target", profile.recall}};
   if (!report.no_predictor.empty()) json["no_predictor"] = report.no_predictor;
   if (!report.plan_error.empty()) json["no_plan"] = report.plan_error;
+  for (const auto& [name, kl] : Divergences(profile.kl)) json["mean_kl"][name] = kl;
   if (!report.predictor.empty()) {
     int64_t n_bytes = 0;
     for (const PredictorSummary& layer : report.predictor) n_bytes += layer.n_bytes;
@@ -158,7 +170,13 @@ std::string ReportTable(const SolveReport& report) {
   for (size_t i = 0; i < report.profile.layers.size(); ++i) {
     table += Row(report, std::to_string(i), [i](const auto& of) -> double { return of(i); });
   }
-  return table + Row(report, "mean", [&](const auto& of) -> double { return Mean(report, of); });
+  table += Row(report, "mean", [&](const auto& of) -> double { return Mean(report, of); });
+  std::string line;
+  for (const auto& [name, kl] : Divergences(report.profile.kl)) {
+    line += fmt::format("{}{} {:.5f}", line.empty() ? "" : ", ", name, kl);
+  }
+  return line.empty() ? table
+                      : table + fmt::format("Mean KL from mode off, on text set aside: {}\n", line);
 }
 
 }  // namespace thermocline

@@ -18,6 +18,7 @@
 #include "solver/predictor/write_predictor.h"
 #include "solver/profile/folder_plan.h"
 #include "solver/profile/gate_scores.h"
+#include "solver/profile/measure_quality.h"
 #include "solver/profile/plot.h"
 #include "solver/profile/run_windows.h"
 #include "solver/profile/thresholds.h"
@@ -30,6 +31,7 @@ constexpr int64_t kWindow = 1024;             // tokens
 constexpr int64_t kThresholdSamples = 16384;  // enough where no predictor is trained
 constexpr int64_t kEnoughSamples = 32768;     // to train on, rather than run the text again
 constexpr int64_t kLeastSamples = 256;
+constexpr int64_t kWindowsAside = 4, kAsideOf = 8;  // so many, but at most one in eight
 
 absl::Status WriteText(const std::string& text, const std::string& path) {
   ASSIGN_OR_RETURN(const std::unique_ptr<ReplaceFile> file, ReplaceFile::Create(path));
@@ -70,6 +72,8 @@ absl::Status Solve::Run() {
     RETURN_IF_ERROR(ImportCounts());
   } else {
     RETURN_IF_ERROR(RunModel());
+    RETURN_IF_ERROR(MeasureQuality());
+    report_.stages_s = progress_->Finish();
   }
   return WriteFolder();
 }
@@ -85,6 +89,8 @@ absl::Status Solve::DryRun() const {
   SolvePass pass = {.n_tokens = options_.n_tokens,
                     .n_samples = options_.n_tokens,
                     .n_runs = 1,
+                    .n_quality = std::min(kWindowsAside * kWindow, options_.n_tokens / kAsideOf),
+                    .n_modes = kMaxSketchBits + (options_.has_predictor ? 1 : 0),
                     .mean_rank = 0,
                     .n_epochs = static_cast<int>(options_.n_epochs)};
   if (options_.has_predictor) {
@@ -135,6 +141,11 @@ absl::Status Solve::ReadCalibration() {
       .seed = static_cast<uint64_t>(options_.seed)};
   ASSIGN_OR_RETURN(calibration_, CutCalibration(text, path, model_->tokenizer(), options));
   report_.profile.text_hash = calibration_.text_hash;
+  const int64_t n_windows = std::ssize(calibration_.windows);
+  const int64_t n_aside =
+      n_windows < 2 ? 0 : std::clamp<int64_t>(n_windows / kAsideOf, 1, kWindowsAside);
+  set_aside_.assign(calibration_.windows.end() - n_aside, calibration_.windows.end());
+  calibration_.windows.resize(calibration_.windows.size() - n_aside);
   program_.Note(fmt::format("calibration on {} tokens of {}", calibration_.n_tokens(), path));
   return absl::OkStatus();
 }
@@ -166,6 +177,8 @@ absl::Status Solve::PlanPasses() {
   SolvePass pass = {.n_tokens = n_tokens,
                     .n_samples = n_samples_,
                     .n_runs = 1,
+                    .n_quality = std::ssize(set_aside_) * std::ssize(calibration_.windows[0]),
+                    .n_modes = static_cast<int>(ModesToMeasure().size()),
                     .mean_rank = maker_ != nullptr ? maker_->mean_rank() : 0,
                     .n_epochs = static_cast<int>(options_.n_epochs)};
   if (layers_at_once_ > 0) pass.n_runs += (n_layers + layers_at_once_ - 1) / layers_at_once_;
@@ -206,13 +219,7 @@ absl::Status Solve::RunModel() {
                      PredictorMaker::Create(config, static_cast<int64_t>(budget), train));
     maker_ = std::make_unique<PredictorMaker>(std::move(maker));
   }
-  FleetOptions fleet;
-  fleet.model_path = options_.model_path;
-  fleet.hidden_activation = options_.hidden_activation;
-  fleet.isa = options_.isa;
-  fleet.n_workers = options_.n_workers;
-  fleet.n_threads = options_.n_threads;
-  fleet.n_ctx = std::ssize(calibration_.windows[0]);
+  FleetOptions fleet = FleetToStart();
   // Firings are those of mode exact, which gives the same bits; the products of many tokens with
   // all weights are faster in this one.
   fleet.sparsity.mode = "off";
@@ -221,7 +228,46 @@ absl::Status Solve::RunModel() {
   RETURN_IF_ERROR(ProfileLayers());
   RETURN_IF_ERROR(TrainLayers());
   fleet_.reset();
-  report_.stages_s = progress_->Finish();
+  return absl::OkStatus();
+}
+
+FleetOptions Solve::FleetToStart() const {
+  FleetOptions fleet;
+  fleet.model_path = options_.model_path;
+  fleet.hidden_activation = options_.hidden_activation;
+  fleet.isa = options_.isa;
+  fleet.n_workers = options_.n_workers;
+  fleet.n_threads = options_.n_threads;
+  fleet.n_ctx = std::ssize(calibration_.windows[0]);
+  return fleet;
+}
+
+std::vector<Solve::ModeToMeasure> Solve::ModesToMeasure() {
+  MeasuredKl* kl = &report_.profile.kl;
+  if (set_aside_.empty()) return {};
+  if (!is_relu()) return {{"threshold", 0, &kl->threshold}};
+  std::vector<ModeToMeasure> modes;
+  for (int32_t bits = 1; bits <= kMaxSketchBits; ++bits) {
+    modes.push_back({"sketch", bits, &kl->sketch[bits - 1]});
+  }
+  if (maker_ != nullptr) modes.push_back({"predict", 0, &kl->predict});
+  return modes;
+}
+
+absl::Status Solve::MeasureQuality() {
+  RETURN_IF_ERROR(WriteProfileAndPredictor());  // as far as they are known, for the fleets
+  const std::vector<ModeToMeasure> modes = ModesToMeasure();
+  for (const ModeToMeasure& mode : modes) {
+    progress_->Begin("quality", cost_.quality_s(n_threads_) / static_cast<double>(modes.size()));
+    FleetOptions fleet = FleetToStart();
+    fleet.sparsity = {.mode = mode.mode,
+                      .sketch_bits = mode.sketch_bits,
+                      .predictor_path = folder_->temporary_path()};
+    ASSIGN_OR_RETURN(const double measured,
+                     MeasureKl(fleet, set_aside_, &StopSignals::stop(),
+                               [&](double share) { return progress_->Update(share); }));
+    *mode.kl = static_cast<float>(measured);
+  }
   return absl::OkStatus();
 }
 
@@ -310,12 +356,14 @@ absl::Status Solve::TrainLayers() {
   return absl::OkStatus();
 }
 
-absl::Status Solve::WriteFolder() {
+absl::Status Solve::WriteProfileAndPredictor() {
   RETURN_IF_ERROR(WriteProfile(report_.profile, folder_->FilePath("profile.gguf")));
-  if (!trained_.empty()) {
-    RETURN_IF_ERROR(
-        WritePredictor(trained_, report_.profile.model_hash, folder_->FilePath("predictor.gguf")));
-  }
+  if (trained_.empty()) return absl::OkStatus();
+  return WritePredictor(trained_, report_.profile.model_hash, folder_->FilePath("predictor.gguf"));
+}
+
+absl::Status Solve::WriteFolder() {
+  RETURN_IF_ERROR(WriteProfileAndPredictor());
   // The work of an hour is not thrown away because the machine described is too small.
   const absl::Status plan = WriteFolderPlan(options_, folder_->temporary_path());
   if (!plan.ok()) {

@@ -43,8 +43,18 @@ class Solve {
   absl::Status ProfileLayers();
   absl::Status ProfileLayer(int32_t layer);
   absl::Status TrainLayers();
+  absl::Status WriteProfileAndPredictor();
+  absl::Status MeasureQuality();
   absl::Status WriteFolder();
 
+  FleetOptions FleetToStart() const;
+  // Those whose quality is measured, with what is measured.
+  struct ModeToMeasure {
+    std::string mode;
+    int32_t sketch_bits;
+    float* kl;
+  };
+  std::vector<ModeToMeasure> ModesToMeasure();
   bool is_relu() const { return IsRelu(model_->config().activation); }
   const GgufTensor& Gate(int64_t layer) const;
   int64_t SampleBytes(int64_t n_layers, int64_t n_samples) const;
@@ -57,6 +67,7 @@ class Solve {
   const kernels::Ops* ops_ = nullptr;
   int n_threads_ = 1;
   Calibration calibration_;
+  std::vector<Window> set_aside_;  // of the calibration text, to measure quality on
   std::unique_ptr<Fleet> fleet_;
   std::unique_ptr<PredictorMaker> maker_;  // null: no predictor
   int64_t n_first_samples_ = 0;            // of each layer, in the first run of the text

@@ -34,8 +34,10 @@ void AddPreparationFlags(FlagSet* flags, SolveOptions* options) {
   flags->String(
       {"--calibration"}, "FILE", &options->calibration_path,
       "text to run the model on; without it the shipped one (English books, in the public domain)");
-  flags->Int({"--tokens"}, "N", &options->n_tokens, 16, kMaxTokens,
-             "tokens of the text, spread over it, that are run");
+  flags->Int(
+      {"--tokens"}, "N", &options->n_tokens, 16, kMaxTokens,
+      "tokens of the text, spread over it, that are run; some are set aside (four windows of "
+      "1024, fewer of short texts) to measure each mode on");
   flags->Float({"--recall"}, "PCT", &options->recall_pct, 50, 100,
                "of a layer's firings, that sketches must not rule out");
   flags->Float(

@@ -190,6 +190,23 @@ TEST(Inference, TokensOfTheRequestBeforeAreNotComputedAgain) {
   EXPECT_EQ(answer.text, "??");  // so the cache did change
 }
 
+TEST(Inference, ARequestsSparsityIsThatOfAllItsTokens) {
+  Engine engine("0123456789");
+  v1::GenerateRequest request = Greedy("0123", 3);
+  request.set_sparsity(v1::SPARSITY_EXACT);
+  ASSERT_TRUE(Ask(engine.inference, request).status.ok());
+  EXPECT_THAT(engine.stepper->modes, ::testing::Each(TokenMode::kExact));
+  // What was computed in another mode is not what this request would have computed.
+  engine.stepper->modes.clear();
+  request.clear_sparsity();
+  EXPECT_EQ(Ask(engine.inference, request).last.usage().cached_tokens(), 0);
+  EXPECT_THAT(engine.stepper->modes, ::testing::Each(TokenMode::kAsPlanned));
+  EXPECT_EQ(Ask(engine.inference, request).last.usage().cached_tokens(), 4);
+
+  request.set_sparsity(static_cast<v1::Sparsity>(7));
+  EXPECT_THAT(std::string(Ask(engine.inference, request).status.message()), HasSubstr("7"));
+}
+
 TEST(Inference, TheLastPromptTokenIsAlwaysRunAgain) {
   Engine engine("abcd");
   const Answer first = Ask(engine.inference, Greedy("ab"));

@@ -92,9 +92,19 @@ TEST(MainOptions, AModelIsNeededUnlessACoordinatorHasOne) {
 }
 
 TEST(MainOptions, FlagsOfAnOwnFleetDoNotGoWithACoordinator) {
-  for (const char* flag : {"-m", "-t", "--workers", "--plan"}) {
+  for (const char* flag : {"-m", "-t", "--workers", "--plan", "--predictor-path"}) {
     EXPECT_THAT(ErrorOf({"--coordinator", "127.0.0.1:1", flag, "1"}), HasSubstr(flag));
   }
+}
+
+TEST(MainOptions, ACoordinatorIsAskedForOffOrExact) {
+  const auto parse = [](const char* mode) {
+    return Parse({"--coordinator", "127.0.0.1:1", "--sparsity", mode});
+  };
+  EXPECT_EQ(parse("off").options.sparsity, v1::SPARSITY_OFF);
+  EXPECT_EQ(parse("exact").options.sparsity, v1::SPARSITY_EXACT);
+  EXPECT_THAT(std::string(parse("predict").status.message()), HasSubstr("off or exact"));
+  EXPECT_EQ(Parse({"-m", "m", "--sparsity", "off"}).options.sparsity, v1::SPARSITY_AS_PLANNED);
 }
 
 TEST(MainOptions, AModelOfTheEnvironmentDoesNotHinderACoordinator) {

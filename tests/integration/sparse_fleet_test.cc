@@ -11,8 +11,8 @@
 #include "common/rpc/channel.h"
 #include "coordinator/engine/fleet.h"
 #include "fmt/format.h"
-#include "solver/placement/dense_split.h"
 #include "tests/integration/programs.h"
+#include "tests/testing/dense_plan.h"
 
 namespace thermocline::testing {
 namespace {

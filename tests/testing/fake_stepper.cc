@@ -55,6 +55,7 @@ absl::Status FakeStepper::Run(absl::Span<const TokenInput> tokens) {
   if (absl::Status status = before_step(); !status.ok()) return status;
   if (static_cast<int64_t>(tokens.size()) > batch_size_) return absl::InternalError("step too big");
   step_sizes.push_back(static_cast<int64_t>(tokens.size()));
+  for (const TokenInput& token : tokens) modes.push_back(token.mode);
   rows_.clear();
   for (const TokenInput& input : tokens) {
     if (input.position > static_cast<int64_t>(cache_.size()) || input.position >= n_ctx_) {

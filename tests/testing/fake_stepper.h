@@ -46,6 +46,7 @@ class FakeStepper : public Stepper {
 
   std::function<absl::Status()> before_step = [] { return absl::OkStatus(); };
   std::vector<int64_t> step_sizes;  // n_tokens of each step so far
+  std::vector<TokenMode> modes;     // of each token so far
 
  private:
   void AddRow();

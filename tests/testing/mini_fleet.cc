@@ -7,7 +7,7 @@
 #include "common/gguf/dequantize.h"
 #include "common/model/tensor_table.h"
 #include "common/util/status_macros.h"
-#include "solver/placement/dense_split.h"
+#include "tests/testing/dense_plan.h"
 
 namespace thermocline::testing {
 

@@ -51,6 +51,7 @@ Profile Some() {
     }
     p.magnitude = {.threshold = 0.25f, .computed = 0.5f, .recall = 0, .mass = 0.75f};
   }
+  profile.kl = {.sketch = {0.5e-3f, -1, 0}, .predict = 1e-3f, .threshold = -1};
   return profile;
 }
 
@@ -119,6 +120,7 @@ TEST_F(ProfileTest, ValuesThatCannotBeAreRefused) {
 }
 
 TEST_F(ProfileTest, ShapesThatDisagreeAreRefused) {
+  ExpectInvalid(Whole().Float("thermocline.kl.predict", -0.5f), "no divergence");
   ExpectInvalid(Whole().Floats("thermocline.magnitude.mass", {0, 0, 0}),
                 "'thermocline.magnitude.mass' holds 3 values, but there are 2 layers");
   ExpectInvalid(Whole().Floats("thermocline.sketch_1.threshold", {}), "holds 0 values");

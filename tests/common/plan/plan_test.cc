@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "solver/placement/dense_split.h"
+#include "tests/testing/dense_plan.h"
 
 namespace thermocline {
 namespace {
@@ -26,7 +26,9 @@ ModelConfig Config() {
   return config;
 }
 
-Plan GoodPlan() { return *SplitDense(Config(), "hash", {{0, 2, ""}, {1, 1, "host:1"}}, {2, 1}); }
+Plan GoodPlan() {
+  return *testing::SplitDense(Config(), "hash", {{0, 2, ""}, {1, 1, "host:1"}}, {2, 1});
+}
 
 std::string ErrorOf(const Plan& plan) {
   return std::string(CheckPlan(plan, Config(), "hash").message());

@@ -66,6 +66,21 @@ TEST(ChooseModes, KeepsToTheQualityThatIsAskedFor) {
   EXPECT_EQ((*Choose(model, {&coarse}, request))[0].sketch_bits, 1);
 }
 
+TEST(ChooseModes, AMeasuredDivergenceCountsRatherThanTheEstimate) {
+  const Model model = Relu(0.06);
+  Profile profile = WithSketches(model, 0.28f, 0.15f, 0.11f, 0.98f);
+  profile.kl = {.sketch = {2e-3f, 0.9e-3f, 0.1e-3f}, .predict = 5e-3f};
+  ModeRequest request;
+  request.quality_pct = 0.1;
+  EXPECT_EQ((*Choose(model, {&profile}, request))[0].sketch_bits, 2);
+  request.quality_pct = 0.05;
+  EXPECT_EQ((*Choose(model, {&profile}, request))[0].sketch_bits, 3);
+  request.quality_pct = 0.005;
+  EXPECT_EQ((*Choose(model, {&profile}, request))[0].mode, Sparsity::kExact);
+  profile.kl.predict = 0;
+  EXPECT_EQ((*Choose(model, {&profile}, request))[0].mode, Sparsity::kPredict);
+}
+
 TEST(ChooseModes, WhatIsAskedForButCannotBeSaysWhatItNeeds) {
   const Model model = Relu(0);
   const auto error = [&](Sparsity mode) {

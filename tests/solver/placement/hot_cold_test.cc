@@ -185,6 +185,34 @@ TEST(PlanHotCold, UnequalNodesShareByBandwidthAndWithinTheirMemory) {
   EXPECT_LT(NeuronsOf(*fleet, 0, 2), NeuronsOf(*fleet, 0, 0));
 }
 
+TEST(PlanHotCold, CpusKeepTheFilesOrderAndShareTheExpectedWork) {
+  Case c = Make("7b", true, "2x(64GiB,100GB/s)", "", Sparsity::kExact);
+  // The file's first half fires four times as often as the second.
+  Profile profile;
+  profile.n_tokens = 100;
+  LayerProfile layer;
+  for (int64_t i = 0; i < c.shape.config.d_ff; ++i) {
+    layer.fired.push_back(i < c.shape.config.d_ff / 2 ? 80 : 20);
+  }
+  profile.layers.assign(c.shape.config.n_layers, layer);
+  c.firing = {FiringOfProfile(profile, c.shape), ProfileHash(profile)};
+  const absl::StatusOr<PlannedFleet> fleet = c.Plan();
+  ASSERT_TRUE(fleet.ok()) << fleet.status();
+  ExpectGood(c, *fleet);
+  EXPECT_EQ(fleet->plan.profile_hash, "");
+  EXPECT_LT(NeuronsOf(*fleet, 3, 0), NeuronsOf(*fleet, 3, 1) * 3 / 4);
+  EXPECT_NEAR(fleet->plan.layers[3].predicted_us[0], fleet->plan.layers[3].predicted_us[1],
+              0.01 * fleet->plan.layers[3].predicted_us[0]);
+
+  // Where one has little memory, neurons are dealt by heat.
+  c.hardware = *ParseHardware("(2.5GiB,100GB/s)+(64GiB,100GB/s)");
+  c.request.n_ctx = 512;
+  const absl::StatusOr<PlannedFleet> tight = c.Plan();
+  ASSERT_TRUE(tight.ok()) << tight.status();
+  ExpectGood(c, *tight);
+  EXPECT_EQ(tight->plan.profile_hash, ProfileHash(profile));
+}
+
 TEST(PlanHotCold, WhatDoesNotFitIsRefusedWithNumbersAndARemedy) {
   const std::string too_small(
       Make("70b", false, "rtx4090+(8GiB,60GB/s)", "", Sparsity::kOff).Plan().status().message());
@@ -233,7 +261,7 @@ TEST(PlanHotCold, HotExpertsGetTheFastRank) {
 TEST(PlanTable, ShowsLayersMemoryAndRate) {
   const Case c = Make("70b", true, "rtx4090+2x(64GiB,100GB/s)");
   const PlannedFleet fleet = *c.Plan();
-  const std::string table = PlanTable(c.shape, c.hardware, c.firing, fleet);
+  const std::string table = PlanTable(c.shape, c.hardware, fleet);
   EXPECT_THAT(table, HasSubstr("% of activations"));
   EXPECT_THAT(table, HasSubstr("sketch 1"));
   EXPECT_THAT(table, HasSubstr("rtx4090"));
@@ -243,7 +271,7 @@ TEST(PlanTable, ShowsLayersMemoryAndRate) {
 TEST(PlanSvg, DrawsEveryLayerOfEveryRankAndLabelsItsAxes) {
   const Case c = Make("70b", true, "rtx4090+2x(64GiB,100GB/s)");
   const PlannedFleet fleet = *c.Plan();
-  const std::string svg = PlanSvg(c.shape, c.hardware, c.firing, fleet);
+  const std::string svg = PlanSvg(c.shape, c.hardware, fleet);
   size_t n_rectangles = 0, n_expected = 1 + 3;  // the ground, the legend
   for (size_t at = 0; (at = svg.find("<rect", at)) != std::string::npos; ++at) ++n_rectangles;
   for (const LayerPlan& layer : fleet.plan.layers) {

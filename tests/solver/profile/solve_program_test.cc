@@ -98,7 +98,7 @@ class SolveProgram : public ::testing::Test {
 
 // Few tokens, and then what a test wants.
 std::vector<std::string> Quick(const std::vector<std::string>& more) {
-  std::vector<std::string> flags = {"--tokens", "2048", "--epochs", "1", "--seed", "3"};
+  std::vector<std::string> flags = {"--tokens", "4096", "--epochs", "1", "--seed", "3"};
   flags.insert(flags.end(), more.begin(), more.end());
   return flags;
 }
@@ -113,7 +113,13 @@ TEST_F(SolveProgram, MakesAFolderThatFitsTheShippedModel) {
   EXPECT_THAT(result.out, HasSubstr("sketch, 2 bits"));
   const nlohmann::json report = Report();
   ASSERT_EQ(report["layers"].size(), 8u);
-  EXPECT_EQ(report["n_tokens"], 2048);
+  EXPECT_EQ(report["n_tokens"], 3072);  // one window of four is set aside
+  const nlohmann::json kl = report["mean_kl"];
+  EXPECT_GT(kl["sketch_3"], 0.0);
+  EXPECT_LT(kl["sketch_3"], kl["sketch_2"]);
+  EXPECT_LT(kl["sketch_2"], kl["sketch_1"]);
+  EXPECT_LT(kl["sketch_1"], 0.01);
+  EXPECT_LT(kl["predict"], 0.03);
   int64_t n_bytes = 0;
   for (const auto& layer : report["layers"]) {
     EXPECT_GT(layer["firing"], 0.01);
@@ -165,6 +171,8 @@ TEST_F(SolveProgram, ASwigluModelGetsThresholdsAndIsToldThatThereIsNoPredictor) 
   ExpectFits(model);
   EXPECT_NEAR(Report()["layers"][1]["magnitude"]["computed"].get<double>(), 0.6, 0.05);
   EXPECT_THAT(Report()["no_predictor"], HasSubstr("SiLU"));
+  EXPECT_GT(Report()["mean_kl"]["threshold"], 0.0);
+  EXPECT_FALSE(Report()["mean_kl"].contains("sketch_1"));
 }
 
 TEST_F(SolveProgram, APlanIsMadeForTheGpuThatIsTold) {

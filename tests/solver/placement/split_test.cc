@@ -1,12 +1,17 @@
-#include "solver/placement/dense_split.h"
+#include "solver/placement/split.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <numeric>
 #include <random>
+
+#include "tests/testing/dense_plan.h"
 
 namespace thermocline {
 namespace {
+
+using testing::SplitDense;
 
 ModelConfig Config(int64_t n_kv_heads, int64_t d_head, int64_t d_ff) {
   ModelConfig config;
@@ -65,11 +70,43 @@ TEST(DenseSplit, RandomSharesGiveCompletePlans) {
   }
 }
 
-TEST(DenseSplit, ImpossibleSharesAreRefused) {
-  EXPECT_FALSE(SplitDense(Config(2, 32, 64), "h", Ranks(2), {1}).ok());
-  EXPECT_FALSE(SplitDense(Config(2, 32, 64), "h", Ranks(2), {1, 0}).ok());
-  EXPECT_FALSE(SplitDense(Config(2, 32, 64), "h", Ranks(2), {1, NAN}).ok());
-  EXPECT_FALSE(SplitDense(Config(2, 32, 64), "h", {}, {}).ok());
+TEST(SplitByWork, CutsWhereTheWorkIsNotTheCount) {
+  // The first quarter is as much work as all the rest.
+  std::vector<double> work(1024, 1.0);
+  std::fill(work.begin(), work.begin() + 256, 3.0);
+  EXPECT_EQ(SplitByWork(work, 32, {1, 1}), (std::vector<Range>{{0, 256}, {256, 1024}}));
+  EXPECT_EQ(SplitByWork(work, 32, {3, 0, 1}),
+            (std::vector<Range>{{0, 640}, {640, 640}, {640, 1024}}));
+}
+
+TEST(SplitByWork, IsWithinHalfAUnitAtEveryCut) {
+  std::mt19937 rng(3);
+  for (int i = 0; i < 200; ++i) {
+    std::vector<double> work(32 * (1 + rng() % 40) - rng() % 32);
+    for (double& w : work) w = static_cast<double>(rng() % 100);
+    std::vector<double> shares;
+    for (size_t r = 0; r <= rng() % 6; ++r) shares.push_back(1 + rng() % 9);
+    const std::vector<Range> cuts = SplitByWork(work, 32, shares);
+    ASSERT_EQ(cuts.size(), shares.size());
+    const double all = std::accumulate(work.begin(), work.end(), 0.0);
+    const double sum = std::accumulate(shares.begin(), shares.end(), 0.0);
+    double share = 0;
+    int64_t begin = 0;
+    for (size_t r = 0; r < cuts.size(); ++r) {
+      EXPECT_EQ(cuts[r].begin, begin);
+      begin = cuts[r].end;
+      share += shares[r];
+      const double before = std::accumulate(work.begin(), work.begin() + begin, 0.0);
+      EXPECT_LE(std::fabs(before - all * share / sum), 32 * 100 / 2.0);
+      EXPECT_TRUE(begin % 32 == 0 || begin == static_cast<int64_t>(work.size()));
+    }
+    EXPECT_EQ(begin, static_cast<int64_t>(work.size()));
+  }
+}
+
+TEST(SplitByWork, WithoutAnyWorkCounts) {
+  EXPECT_EQ(SplitByWork(std::vector<double>(128, 0.0), 32, {1, 1}),
+            (std::vector<Range>{{0, 64}, {64, 128}}));
 }
 
 }  // namespace

@@ -1,0 +1,99 @@
+// Ranks of this host, and the planner's answer for them.
+#include "coordinator/engine/start_plan.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "common/util/memory.h"
+#include "common/util/status_macros.h"
+#include "common/util/topology.h"
+#include "fmt/format.h"
+#include "solver/placement/firing.h"
+#include "solver/placement/hot_cold.h"
+
+namespace thermocline {
+namespace {
+
+// A worker beside its weights and KV cache: program, buffers of a step, stacks.
+constexpr double kWorkspaceBytes = 64.0 * 1024 * 1024;
+
+// How neurons fire, by the profile; without one all alike, in the file's order.
+FiringKnowledge FiringOf(const ModelShape& shape, const SparseSetup& setup) {
+  if (setup.profile.has_value()) {
+    return {FiringOfProfile(*setup.profile, shape), ProfileHash(*setup.profile)};
+  }
+  FiringCurve curve = DefaultCurve(shape);
+  curve.hot_share = curve.hot_mass = 1;
+  return {FiringOfCurve(shape, curve), ""};
+}
+
+}  // namespace
+
+absl::StatusOr<Hardware> LocalHardware(const StartPlanOptions& options) {
+  const std::vector<NumaNode> nodes = UsableNodes();
+  const auto n_nodes = static_cast<int64_t>(nodes.size());
+  int64_t n_cpus = 0;
+  for (const NumaNode& node : nodes) n_cpus += static_cast<int64_t>(node.cpus.size());
+  const int64_t n_workers = options.n_workers > 0 ? options.n_workers : n_nodes;
+  const int64_t n_threads = options.n_threads > 0 ? options.n_threads : std::max(n_cpus, n_workers);
+  if (n_workers > kMaxRanks) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} workers are more than the {} possible", n_workers, kMaxRanks));
+  }
+  if (n_threads < n_workers) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} threads for {} workers: each needs one (--threads is the total)", n_threads,
+                    n_workers));
+  }
+  Hardware hardware;
+  hardware.ranks.resize(n_workers);
+  const auto node_of = [&](int64_t i) -> const NumaNode& { return nodes[i % n_nodes]; };
+  // The next thread goes to the worker that has the fewest for its node's CPUs.
+  const auto load = [&](int64_t i) {
+    return static_cast<double>(hardware.ranks[i].n_threads) /
+           static_cast<double>(node_of(i).cpus.size());
+  };
+  for (int64_t left = n_threads - n_workers; left > 0; --left) {
+    int64_t least = 0;
+    for (int64_t i = 1; i < n_workers; ++i) {
+      if (load(i) < load(least)) least = i;
+    }
+    ++hardware.ranks[least].n_threads;
+  }
+  for (int64_t i = 0; i < n_workers; ++i) {
+    HardwareRank& rank = hardware.ranks[i];
+    int64_t on_node = 0;
+    for (int64_t j = i % n_nodes; j < n_workers; j += n_nodes) {
+      on_node += hardware.ranks[j].n_threads;
+    }
+    rank.name = "cpu";
+    rank.node = n_nodes > 1 ? node_of(i).id : -1;
+    rank.memory_bytes = static_cast<double>(AvailableNodeBytes(node_of(i).id)) * rank.n_threads /
+                        static_cast<double>(on_node);
+    rank.gbps = rank.n_threads;  // only its share counts
+  }
+  return hardware;
+}
+
+absl::StatusOr<Plan> PlanForStart(const StartPlanOptions& options, const SparsityOptions& sparsity,
+                                  const ModelHeader& model, const SparseSetup& setup) {
+  ASSIGN_OR_RETURN(const Hardware hardware, LocalHardware(options));
+  ASSIGN_OR_RETURN(const ModelShape shape, ShapeOfModel(model, setup));
+  ASSIGN_OR_RETURN(const std::vector<LayerMode> modes,
+                   ModesOfLayers(sparsity, model, shape, setup));
+  PlacementRequest request;
+  request.n_ctx = request.n_kv_tokens = options.n_kv_tokens;
+  request.cpu_workspace_bytes = kWorkspaceBytes;
+  ASSIGN_OR_RETURN(PlannedFleet fleet,
+                   PlanHotCold(shape, hardware, FiringOf(shape, setup), modes, request));
+  Plan plan = std::move(fleet.plan);
+  plan.model_hash = model.file().ContentHash();
+  plan.predicted_us = 0;
+  for (LayerPlan& layer : plan.layers) layer.predicted_us.clear();
+  for (RankPlan& rank : plan.ranks) rank.memory_bytes = 0;  // nothing is promised
+  const Profile* profile = setup.profile.has_value() ? &*setup.profile : nullptr;
+  RETURN_IF_ERROR(CheckPlan(plan, model.config(), plan.model_hash, profile));
+  return plan;
+}
+
+}  // namespace thermocline

@@ -1,0 +1,29 @@
+// The plan of a start without --plan: who holds what on this host, as the planner decides.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "coordinator/engine/sparse_setup.h"
+#include "solver/placement/hardware.h"
+
+namespace thermocline {
+
+struct StartPlanOptions {
+  int64_t n_workers = 0;    // 0: one per NUMA node
+  int64_t n_threads = 0;    // of all workers; 0: the CPUs that this process may use
+  int64_t n_kv_tokens = 0;  // of KV cache in f16 that the workers will hold
+};
+
+// Workers go to the NUMA nodes in turn, threads to them as their nodes' CPUs are, at least one
+// each; a rank's share of the work is its share of the threads, its memory that of its node.
+// Nothing is measured, so the plan predicts no times. InvalidArgument: more workers than threads.
+// ResourceExhausted: the model does not fit, with the numbers and the remedy.
+absl::StatusOr<Plan> PlanForStart(const StartPlanOptions& options, const SparsityOptions& sparsity,
+                                  const ModelHeader& model, const SparseSetup& setup);
+
+// The ranks of this host.
+absl::StatusOr<Hardware> LocalHardware(const StartPlanOptions& options);
+
+}  // namespace thermocline
