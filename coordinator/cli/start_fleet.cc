@@ -23,6 +23,19 @@ std::string WhatRuns(const Fleet& fleet) {
                      DescribeModes(fleet.plan()), fleet.n_ctx());
 }
 
+// Said until there is one: a plan may name ranks of kind gpu.
+void NoteGpuRanks(const Program& program, const Plan& plan) {
+  std::vector<size_t> gpus;
+  for (size_t r = 0; r < plan.ranks.size(); ++r) {
+    if (plan.ranks[r].kind == RankKind::kGpu && plan.ranks[r].address.empty()) gpus.push_back(r);
+  }
+  if (gpus.empty()) return;
+  program.Note(fmt::format(
+      "note: there is no GPU worker in this version; what the plan gives to the GPU of rank {} is "
+      "computed by a CPU worker",
+      fmt::join(gpus, ", ")));
+}
+
 }  // namespace
 
 std::string DescribeModes(const Plan& plan) {
@@ -55,6 +68,7 @@ absl::StatusOr<std::unique_ptr<Fleet>> StartFleet(const Program& program,
   if (StopSignals::stop()) return absl::CancelledError("stopped by a signal");
   RETURN_IF_ERROR(fleet.status());
   program.Note(WhatRuns(**fleet));
+  NoteGpuRanks(program, (*fleet)->plan());
   if (program.verbose()) program.Detail("plan:\n" + PlanToJson((*fleet)->plan()));
   return fleet;
 }

@@ -129,6 +129,7 @@ std::vector<Shape> Shapes() {
       {"Q4_0Tied", TensorType::kQ4_0, false, false,
        Model(TensorType::kQ4_0, 6, 3, 32, "silu", true)},
       {"Q4_K", TensorType::kQ4_K, false, true, Model(TensorType::kQ4_K, 4, 4, 64, "relu", false)},
+      {"Q5_K", TensorType::kQ5_K, false, true, Model(TensorType::kQ5_K, 4, 4, 64, "relu", false)},
       {"Q6_K", TensorType::kQ6_K, false, false, Model(TensorType::kQ6_K, 8, 4, 32, "silu", false)},
       {"F16", TensorType::kF16, false, false, Model(TensorType::kF16, 4, 2, 16, "relu", false)},
       {"BF16", TensorType::kBF16, false, true, Model(TensorType::kBF16, 2, 1, 32, "silu", true)},
