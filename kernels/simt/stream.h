@@ -1,0 +1,119 @@
+// The emulated device: its error that stays, its streams and events, with CUDA's order of things. A
+// stream is a host thread that does one thing after another. No memory of its own: the device
+// computes on the host's (new, malloc: AddressSanitizer then knows the bounds).
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "kernels/simt/error.h"
+#include "kernels/simt/grid.h"
+#include "kernels/simt/launch.h"
+
+namespace thermocline::kernels::simt {
+
+struct DeviceOptions {
+  // How long a kernel may do nothing but yield, or a stream wait for a value.
+  int64_t stall_deadline_us = 60'000'000;
+  // Above 0: kernels are not run; each takes this long instead, asleep.
+  int64_t sleep_per_kernel_us = 0;
+};
+
+// The first error of any of its streams stays, as a CUDA context's does: from then on launches are
+// refused and what streams still hold is passed over.
+class Device {
+ public:
+  explicit Device(const DeviceOptions& options = {}) : options_(options) {}
+
+  const DeviceOptions& options() const { return options_; }
+  Error error() const;
+  // Keeps the error, if it is the first; a running kernel stops where it yields. Tests inject
+  // faults with it.
+  void fail(const Error& error);
+  const std::atomic<bool>* failed() const { return &failed_; }
+
+ private:
+  const DeviceOptions options_;
+  mutable std::mutex mutex_;
+  Error error_;
+  std::atomic<bool> failed_ = false;
+};
+
+class Event;
+
+// Calls return at once; what they ask for happens in their order. One host thread calls at a time.
+class Stream {
+ public:
+  explicit Stream(Device* device);  // the device must outlive it
+  ~Stream();                        // waits for its work
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  Device* device() { return device_; }
+
+  void copy(void* to, const void* from, size_t n_bytes);
+  void fill(void* to, uint8_t byte, size_t n_bytes);
+  // Not called once the device has failed.
+  void call(std::function<void()> function);
+  // Until *address - value, taken as signed, is 0 or more: cuStreamWaitValue32 with GEQ.
+  void wait_value(const uint32_t* address, uint32_t value);
+  // After all writes before it: cuStreamWriteValue32.
+  void write_value(uint32_t* address, uint32_t value);
+  void record(Event* event);
+  // For the event's last record before this call; nothing if there is none.
+  void wait(const Event& event);
+
+  // Until all of it has happened. The device's error.
+  Error synchronize();
+  // Whether all of it has happened.
+  bool idle() const;
+
+ private:
+  friend ErrorCode launch_call(Stream*, const LaunchShape&, const KernelCall&);
+  // `always`: also after the device has failed.
+  void enqueue(std::function<void()> function, bool always = false);
+  void run_kernel(const LaunchShape& shape, const KernelCall& call);
+  void work();
+
+  struct Operation {
+    std::function<void()> run;
+    bool always;
+  };
+  Device* const device_;
+  GridRunner grids_;  // used by thread_ alone
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Operation> queue_;  // the first one is being done
+  bool closing_ = false;
+  std::thread thread_;
+};
+
+// A point in a stream that others wait for. Copies are the same event.
+class Event {
+ public:
+  Event() : state_(std::make_shared<State>()) {}
+
+  // Until the last record before this call has happened.
+  void synchronize() const;
+  bool happened() const;
+  // From one event's last moment to another's; both have happened.
+  static int64_t elapsed_us(const Event& from, const Event& to);
+
+ private:
+  friend class Stream;
+  struct State {
+    std::mutex mutex;
+    std::condition_variable changed;
+    int64_t n_recorded = 0, n_happened = 0;
+    std::chrono::steady_clock::time_point time;
+  };
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace thermocline::kernels::simt
