@@ -48,9 +48,10 @@ class FiberPool {
   std::deque<Fiber> fibers_;
   std::vector<Fiber*> idle_;
   void* host_stack_pointer_ = nullptr;
-  const void* host_low_ = nullptr;
-  size_t host_n_bytes_ = 0;
-  void* host_asan_frames_ = nullptr;
+  // For AddressSanitizer alone.
+  [[maybe_unused]] const void* host_low_ = nullptr;
+  [[maybe_unused]] size_t host_n_bytes_ = 0;
+  [[maybe_unused]] void* host_asan_frames_ = nullptr;
 };
 
 }  // namespace thermocline::kernels::simt

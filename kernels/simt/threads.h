@@ -7,7 +7,7 @@
 #include "kernels/simt/vector_types.h"
 
 // The race checker watches kernels, not what the layer itself keeps.
-#ifdef __SANITIZE_THREAD__
+#if defined(__SANITIZE_THREAD__) || defined(__clang__)
 #define SIMT_UNWATCHED __attribute__((no_sanitize("thread"))) inline
 #else
 #define SIMT_UNWATCHED inline

@@ -82,12 +82,14 @@ __global__ void overrun_dynamic_shared(int index, int* out) {
 
 __global__ void overrun_global(int index, int* out) { out[index + threadIdx.x] = 1; }
 
-__global__ void overrun_stack(int depth, int* out) {
+__device__ int fill_frames(int depth) {
   volatile int frame[1024];
   for (int i = 0; i < 1024; ++i) frame[i] = i;
-  if (depth > 0) overrun_stack(depth - 1, out);
-  *out += frame[depth % 1024];
+  const int deeper = depth > 0 ? fill_frames(depth - 1) : 0;
+  return deeper + frame[depth % 1024];
 }
+
+__global__ void overrun_stack(int depth, int* out) { *out = fill_frames(depth); }
 
 __global__ void reverse_in_shared(bool with_order, int* out) {
   SHARED(values, int[64]);

@@ -88,15 +88,17 @@ TEST_F(BugsTest, ShapesThatNoCardTakes) {
 TEST_F(BugsTest, RunnerServesOnAfterABug) {
   GridRunner runner;
   const std::atomic<bool> cancelled = false;
-  const auto run_with = [&](int n) {
-    const auto body = [](const void* n) {
-      emulated::exit_before_barrier(*static_cast<const int*>(n));
-    };
-    return runner.run({"exit_before_barrier", 2, 64}, {body, &n, sizeof(n)}, 1000, &cancelled);
+  const auto run_body = [&](void (*body)(const void*), int* count) {
+    return runner.run({"kernel", 2, 64}, {body, &count, sizeof(count)}, 1000, &cancelled);
   };
-  for (int round = 0; round < 20; ++round) {
-    EXPECT_FALSE(run_with(40).ok());
-    EXPECT_TRUE(run_with(64).ok());
+  int count = 0;
+  for (int round = 1; round <= 20; ++round) {
+    EXPECT_FALSE(run_body([](const void*) { emulated::exit_before_barrier(40); }, nullptr).ok());
+    const auto body = [](const void* count) {
+      emulated::count_plainly(true, *static_cast<int* const*>(count));
+    };
+    EXPECT_TRUE(run_body(body, &count).ok());
+    EXPECT_EQ(count, 128 * round);
   }
 }
 

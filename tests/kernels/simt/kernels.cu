@@ -206,9 +206,14 @@ __global__ void hand_over(unsigned* word, unsigned* out) {
   }
 }
 
-__global__ void answer(unsigned* flag) {
-  while (simt::load_acquire(flag) != 1) simt::yield();
-  simt::store_release(flag, 2);
+__global__ void answer(unsigned* flag, unsigned n_rounds) {
+  for (unsigned round = 0; round < n_rounds; ++round) {
+    if (threadIdx.x == 0) {
+      while (simt::load_acquire(flag) != 2 * round + 1) simt::yield();
+      simt::store_release(flag, 2 * round + 2);
+    }
+    __syncthreads();
+  }
 }
 
 __global__ void compute(unsigned* out) {
@@ -265,7 +270,8 @@ __global__ void use_atomics(unsigned* cells, unsigned long long* wide, float* su
   atomicOr(&cells[3], 1u << i % 32);
   atomicAnd(&cells[4], ~(1u << i % 4));
   atomicExch(&cells[5], 7u);
-  for (unsigned old = cells[6], seen; (seen = atomicCAS(&cells[6], old, old * 3)) != old;)
+  for (unsigned old = atomicAdd(&cells[6], 0u), seen;
+       (seen = atomicCAS(&cells[6], old, old * 3)) != old;)
     old = seen;
   atomicMin(reinterpret_cast<int*>(&cells[7]), -static_cast<int>(i));
   atomicMax(reinterpret_cast<int*>(&cells[8]), -static_cast<int>(i) - 1);

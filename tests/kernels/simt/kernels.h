@@ -41,8 +41,8 @@ void sum_in_rounds(unsigned* cell, unsigned* arrived, int n_rounds, unsigned* ou
 void sum_by_last_block(const int* values, int n, int* partial, unsigned* arrived, int* sum);
 // Thread 32 waits for thread 0's word, in one block of 64. word [1] is 0.
 void hand_over(unsigned* word, unsigned* out);
-// Waits until *flag is 1, then stores 2 there.
-void answer(unsigned* flag);
+// In each round waits until *flag is odd as it counts up from 0, then counts it up itself.
+void answer(unsigned* flag, unsigned n_rounds);
 
 // Results of arithmetic on the device's terms, in the order of the test.
 void compute(unsigned* out);

@@ -33,6 +33,9 @@ TEST_F(RacesTest, AtomicsDoNotRace) {
   std::vector<unsigned> counts(256);
   EXPECT_CLEAN({"count_bytes", 3, 96}, emulated::count_bytes, bytes.data(), 1000, counts.data());
   EXPECT_EQ(counts[5], 1000);
+  unsigned long long wide = 0;
+  float sum = 0;
+  EXPECT_CLEAN({"use_atomics", 1, 40}, emulated::use_atomics, counts.data(), &wide, &sum);
 }
 
 TEST_F(RacesTest, SyncwarpOrdersItsLanes) {

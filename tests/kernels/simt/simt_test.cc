@@ -2,6 +2,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "kernels/simt/intrinsics.h"
 #include "tests/kernels/simt/simt_testing.h"
 
 namespace thermocline::kernels::simt {
@@ -171,6 +172,23 @@ TEST_F(SimtTest, ArithmeticHasTheBitsOfAGpu) {
       0x6789abcd, 0x23456789, 2, static_cast<unsigned>(-4), 0x7fffffff, 0x80000000, 0, 0x33800000,
       0, 0x3f3504f3, 0x3f800000, 0, 0x80000000, static_cast<unsigned>(-1), 0x80000000};
   EXPECT_EQ(out, expected);
+}
+
+// x = X 2^-23 or X 2^-22 lies in [1, 4), y = Y 2^-24: Y is the nearest if 1 lies between x (y +-
+// half a place)^2.
+TEST(IntrinsicsTest, InverseRootOfEverySignificandIsRoundedOnce) {
+  for (int exponent = 0; exponent < 2; ++exponent) {
+    const __int128 one = __int128{1} << (73 - exponent);
+    int64_t n_wrong = 0;
+    for (int64_t significand = 1 << 23; significand < 1 << 24; ++significand) {
+      const float x = std::ldexp(static_cast<float>(significand), exponent - 23);
+      const auto y = static_cast<int64_t>(__frsqrt_rn(x) * 16777216.0f);
+      const __int128 low = __int128{2 * y - 1} * (2 * y - 1) * significand;
+      const __int128 high = __int128{2 * y + 1} * (2 * y + 1) * significand;
+      n_wrong += low > one || high < one;
+    }
+    EXPECT_EQ(n_wrong, 0) << exponent;
+  }
 }
 
 TEST_F(SimtTest, AtomicsOfAllThreadsCount) {

@@ -31,7 +31,7 @@ TEST_F(StreamTest, WorkHappensInOrder) {
 
 TEST_F(StreamTest, CallsReturnBeforeTheWorkIsDone) {
   unsigned flag = 0;
-  EXPECT_EQ(launch(&stream_, {"answer", 1, 1}, emulated::answer, &flag), ErrorCode::kOk);
+  EXPECT_EQ(launch(&stream_, {"answer", 1, 1}, emulated::answer, &flag, 1), ErrorCode::kOk);
   EXPECT_FALSE(stream_.idle());
   store_release(&flag, 1);
   EXPECT_TRUE(stream_.synchronize().ok());
@@ -121,11 +121,25 @@ TEST_F(StreamTest, AnErrorStaysAndStopsAllThatFollows) {
 TEST_F(StreamTest, AFaultStopsKernelsAndWaits) {
   Stream other(&device_);
   unsigned flag = 0;
-  launch(&stream_, {"answer", 1, 1}, emulated::answer, &flag);
+  launch(&stream_, {"answer", 1, 1}, emulated::answer, &flag, 1);
   other.wait_value(&flag, 1);
   device_.fail({ErrorCode::kInjected, "the device is lost"});
   expect_error(stream_.synchronize(), ErrorCode::kInjected, {"the device is lost"});
   expect_error(other.synchronize(), ErrorCode::kInjected, {"the device is lost"});
+}
+
+TEST_F(StreamTest, TheDeadlineIsForEachWaitOfAKernel) {
+  Device device({.stall_deadline_us = 1'000'000});
+  Stream stream(&device);
+  unsigned flag = 0;
+  launch(&stream, {"answer", 1, 32}, emulated::answer, &flag, 4);
+  for (unsigned round = 0; round < 4; ++round) {
+    std::this_thread::sleep_for(milliseconds(300));
+    store_release(&flag, 2 * round + 1);
+    while (load_acquire(&flag) == 2 * round + 1 && device.error().ok()) std::this_thread::yield();
+  }
+  const Error error = stream.synchronize();
+  EXPECT_TRUE(error.ok()) << error.text;
 }
 
 TEST_F(StreamTest, ABadShapeIsSaidAtOnce) {
