@@ -52,13 +52,11 @@ absl::StatusOr<std::vector<Range>> ReadNeurons(const worker::v1::LayerShard& mes
     return absl::InvalidArgumentError(where + "neuron_bounds are not pairs");
   }
   std::vector<Range> neurons;
-  const bool is_off = message.mode() == worker::v1::LayerShard::OFF;
   for (int i = 0; i < message.neuron_bounds_size(); i += 2) {
     worker::v1::Range part;
     part.set_begin(message.neuron_bounds(i));
     part.set_end(message.neuron_bounds(i + 1));
-    ASSIGN_OR_RETURN(const Range range,
-                     ReadRange(part, config.d_ff, is_off ? kNeuronUnit : 1, where + "neurons"));
+    ASSIGN_OR_RETURN(const Range range, ReadRange(part, config.d_ff, 1, where + "neurons"));
     if (!neurons.empty() && range.begin < neurons.back().end) {
       return absl::InvalidArgumentError(where + "neurons are not in ascending order");
     }

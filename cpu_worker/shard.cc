@@ -90,8 +90,14 @@ absl::Status Shard::PlanLayer(int64_t index, const ShardSpec::Layer& spec, bool 
   AddMatrix(Role::kAttentionK, index, {kv_rows}, all, &layer.k);
   AddMatrix(Role::kAttentionV, index, {kv_rows}, all, &layer.v);
   AddMatrix(Role::kAttentionOutput, index, {all}, q_rows, &layer.o);
-  // A down that lies by neurons in the file is never turned back.
-  if (spec.mode == Sparsity::kOff && FindRole(*file_, Role::kFfnDown, index) != nullptr) {
+  // A down that lies by neurons in the file is never turned back, and one that is cut within its
+  // quantization blocks can only be held by neurons.
+  const bool is_cut_at_blocks =
+      std::all_of(spec.neurons.begin(), spec.neurons.end(), [](const Range& range) {
+        return range.begin % kNeuronUnit == 0 && range.end % kNeuronUnit == 0;
+      });
+  if (spec.mode == Sparsity::kOff && is_cut_at_blocks &&
+      FindRole(*file_, Role::kFfnDown, index) != nullptr) {
     PlanDenseFfn(index, spec);
     return absl::OkStatus();
   }

@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
+
+#include "common/util/topology.h"
 
 namespace thermocline {
 
@@ -9,7 +12,8 @@ namespace thermocline {
 // INT64_MAX where the kernel doesn't say.
 int64_t AvailableMemoryBytes();
 
-// The same on one NUMA node: free memory, and cached files that can be dropped.
-int64_t AvailableNodeBytes(int32_t node);
+// The same of each NUMA node, [nodes.size()]; all of them together stay within that. Of an only
+// node it is all memory, as nothing is bound to it then.
+std::vector<int64_t> AvailableBytesOfNodes(const std::vector<NumaNode>& nodes);
 
 }  // namespace thermocline

@@ -53,11 +53,11 @@ void AddFleetFlags(FlagSet* flags, FleetFlags* values) {
   flags->Choice({"--activations"}, {"int8", "f32"}, &values->activations,
                 "numbers that activations are brought to before a product; f32 is slow, for tests");
   flags->String({"--predictor-path"}, "DIR", &options->sparsity.predictor_path,
-                "folder that solve wrote: profile, predictor, plan");
+                "folder that solve wrote: profile and predictor");
   flags->Int({"--sketch-bits"}, "N", &values->sketch_bits, 0, kMaxSketchBits,
              "bits of a gate weight that --sparsity sketch reads first; 0: chosen for each layer");
   flags->Float({"--quality"}, "PCT", &options->sparsity.quality_pct, 0, 100,
-               "--sparsity auto: by how much perplexity may rise, as estimated");
+               "--sparsity auto: by how much perplexity may rise, as solve measured it");
   flags->Bool({"--measure-recall"}, &options->sparsity.measures_recall,
               "also compute what is ruled out, and say what was missed; slow");
   flags->String({"--hidden-activation"}, "NAME", &options->hidden_activation,

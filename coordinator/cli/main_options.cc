@@ -38,7 +38,9 @@ constexpr const char* kOwnFleetOnly[] = {"-m",
                                          "--predictor-path",
                                          "--sketch-bits",
                                          "--measure-recall",
-                                         "--vram-budget"};
+                                         "--vram-budget",
+                                         "--reset-gpu-index",
+                                         "--disable-gpu-index"};
 
 // What a request to a running fleet may ask for.
 absl::Status ReadRequestSparsity(const FlagSet& flags, MainOptions* options) {

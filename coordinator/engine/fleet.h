@@ -29,7 +29,7 @@ class WorkerHandle;
 struct FleetOptions {
   std::string model_path;
   std::string hidden_activation;   // "": as the file says
-  std::string plan_path;           // "": split by threads
+  std::string plan_path;           // "": made at the start
   std::string isa = "auto";        // auto, reference, avx2, avx512
   std::string transport = "auto";  // auto, shm, grpc; auto: shm for spawned workers
   SparsityOptions sparsity;

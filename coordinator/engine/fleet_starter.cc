@@ -25,6 +25,7 @@ namespace {
 // sleeps. Spinning with more threads than CPUs would take them from those that are waited for.
 constexpr uint32_t kSpinUs = 100;
 constexpr std::chrono::milliseconds kLook(20);  // between two looks at calls that run
+constexpr int64_t kUnaskedContext = 4096;       // tokens
 
 absl::StatusOr<std::string> DefaultWorkerBinary() {
   char path[4096];
@@ -124,10 +125,15 @@ absl::Status FleetStarter::MakePlan() {
       }
     }
   } else {
-    // Tokens in f32 take twice the memory.
-    const int64_t n_kv_tokens = fleet_->n_ctx_ * options_.n_slots * (options_.f32_kv ? 2 : 1);
-    ASSIGN_OR_RETURN(*plan, PlanForStart({options_.n_workers, options_.n_threads, n_kv_tokens},
-                                         options_.sparsity, model, setup_));
+    // Pages of the KV cache appear as they are used: of a context that nobody asked for, which may
+    // be a model's longest, there need not be memory for all. Tokens in f32 take twice as much.
+    const int64_t n_ctx =
+        options_.n_ctx > 0 ? fleet_->n_ctx_ : std::min(fleet_->n_ctx_, kUnaskedContext);
+    const FleetOptions& options = fleet_->options_;
+    ASSIGN_OR_RETURN(*plan, PlanForStart({options.n_workers, options.n_threads,
+                                          n_ctx * options.n_slots * (options.f32_kv ? 2 : 1),
+                                          options.batch_size, options.max_logit_rows},
+                                         options.sparsity, model, setup_));
   }
   return SetThresholds(model, *plan, &setup_);
 }

@@ -144,7 +144,11 @@ absl::StatusOr<std::vector<LayerMode>> ModesOfLayers(const SparsityOptions& opti
                        {.mode = wanted, .quality_pct = options.quality_pct});
   }
   const Sparsity mode = wanted.value_or(ModeWithoutProfile(model, setup));
-  return std::vector<LayerMode>(shape.layers.size(), {mode, has_bits ? options.sketch_bits : 0, 1});
+  std::vector<LayerMode> modes(shape.layers.size(), {mode, has_bits ? options.sketch_bits : 0, 1});
+  for (size_t i = 0; i < modes.size() && has_bits; ++i) {
+    modes[i].computed = setup.profile->layers[i].sketch[options.sketch_bits - 1].computed;
+  }
+  return modes;
 }
 
 absl::Status SetThresholds(const ModelHeader& model, const Plan& plan, SparseSetup* setup) {

@@ -17,7 +17,7 @@ namespace thermocline {
 struct SparsityOptions {
   std::string mode = "auto";   // or a name of sparsity.h
   int32_t sketch_bits = 0;     // 0: per layer, what reads the fewest bytes
-  double quality_pct = 0.1;    // auto: by how much perplexity may rise, as estimated
+  double quality_pct = 0.1;    // auto: by how much perplexity may rise, as solve measured
   std::string predictor_path;  // the folder that solve wrote; "": none
   bool measures_recall = false;
 };

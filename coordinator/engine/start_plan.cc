@@ -6,7 +6,6 @@
 
 #include "common/util/memory.h"
 #include "common/util/status_macros.h"
-#include "common/util/topology.h"
 #include "fmt/format.h"
 #include "solver/placement/firing.h"
 #include "solver/placement/hot_cold.h"
@@ -14,8 +13,20 @@
 namespace thermocline {
 namespace {
 
-// A worker beside its weights and KV cache: program, buffers of a step, stacks.
-constexpr double kWorkspaceBytes = 64.0 * 1024 * 1024;
+// A worker beside its weights, KV cache and the buffers of a step.
+constexpr double kProgramBytes = 64.0 * 1024 * 1024;
+// Of a node's memory: packed weights may be larger than the file's (README.md, "Numbers").
+constexpr double kUsableShare = 0.9;
+
+// Buffers of a step, all ranks taken as the widest can be: values of d_ff and of d_model a token
+// (forward.h, sparse_ffn.h), and logits.
+double StepBytes(const StartPlanOptions& options, const ModelConfig& config) {
+  const auto n_tokens = static_cast<double>(options.batch_size);
+  const double of_token =
+      5.0 * static_cast<double>(config.d_ff) + 12.0 * static_cast<double>(config.d_model);
+  const auto n_logits = static_cast<double>(options.max_logit_rows * config.n_vocab);
+  return sizeof(float) * (n_tokens * of_token + n_logits);
+}
 
 // How neurons fire, by the profile; without one all alike, in the file's order.
 FiringKnowledge FiringOf(const ModelShape& shape, const SparseSetup& setup) {
@@ -29,8 +40,9 @@ FiringKnowledge FiringOf(const ModelShape& shape, const SparseSetup& setup) {
 
 }  // namespace
 
-absl::StatusOr<Hardware> LocalHardware(const StartPlanOptions& options) {
-  const std::vector<NumaNode> nodes = UsableNodes();
+absl::StatusOr<Hardware> LocalHardware(const StartPlanOptions& options,
+                                       const std::vector<NumaNode>& nodes,
+                                       const std::vector<int64_t>& node_bytes) {
   const auto n_nodes = static_cast<int64_t>(nodes.size());
   int64_t n_cpus = 0;
   for (const NumaNode& node : nodes) n_cpus += static_cast<int64_t>(node.cpus.size());
@@ -68,8 +80,8 @@ absl::StatusOr<Hardware> LocalHardware(const StartPlanOptions& options) {
     }
     rank.name = "cpu";
     rank.node = n_nodes > 1 ? node_of(i).id : -1;
-    rank.memory_bytes = static_cast<double>(AvailableNodeBytes(node_of(i).id)) * rank.n_threads /
-                        static_cast<double>(on_node);
+    rank.memory_bytes = kUsableShare * static_cast<double>(node_bytes[i % n_nodes]) *
+                        rank.n_threads / static_cast<double>(on_node);
     rank.gbps = rank.n_threads;  // only its share counts
   }
   return hardware;
@@ -77,13 +89,15 @@ absl::StatusOr<Hardware> LocalHardware(const StartPlanOptions& options) {
 
 absl::StatusOr<Plan> PlanForStart(const StartPlanOptions& options, const SparsityOptions& sparsity,
                                   const ModelHeader& model, const SparseSetup& setup) {
-  ASSIGN_OR_RETURN(const Hardware hardware, LocalHardware(options));
+  const std::vector<NumaNode> nodes = UsableNodes();
+  ASSIGN_OR_RETURN(const Hardware hardware,
+                   LocalHardware(options, nodes, AvailableBytesOfNodes(nodes)));
   ASSIGN_OR_RETURN(const ModelShape shape, ShapeOfModel(model, setup));
   ASSIGN_OR_RETURN(const std::vector<LayerMode> modes,
                    ModesOfLayers(sparsity, model, shape, setup));
   PlacementRequest request;
   request.n_ctx = request.n_kv_tokens = options.n_kv_tokens;
-  request.cpu_workspace_bytes = kWorkspaceBytes;
+  request.cpu_workspace_bytes = kProgramBytes + StepBytes(options, model.config());
   ASSIGN_OR_RETURN(PlannedFleet fleet,
                    PlanHotCold(shape, hardware, FiringOf(shape, setup), modes, request));
   Plan plan = std::move(fleet.plan);

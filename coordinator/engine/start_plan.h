@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/util/topology.h"
 #include "coordinator/engine/sparse_setup.h"
 #include "solver/placement/hardware.h"
 
@@ -13,7 +14,9 @@ namespace thermocline {
 struct StartPlanOptions {
   int64_t n_workers = 0;    // 0: one per NUMA node
   int64_t n_threads = 0;    // of all workers; 0: the CPUs that this process may use
-  int64_t n_kv_tokens = 0;  // of KV cache in f16 that the workers will hold
+  int64_t n_kv_tokens = 0;  // of KV cache in f16 that there must be memory for
+  int64_t batch_size = 1;   // of a step, at most
+  int64_t max_logit_rows = 1;
 };
 
 // Workers go to the NUMA nodes in turn, threads to them as their nodes' CPUs are, at least one
@@ -23,7 +26,9 @@ struct StartPlanOptions {
 absl::StatusOr<Plan> PlanForStart(const StartPlanOptions& options, const SparsityOptions& sparsity,
                                   const ModelHeader& model, const SparseSetup& setup);
 
-// The ranks of this host.
-absl::StatusOr<Hardware> LocalHardware(const StartPlanOptions& options);
+// The ranks of a host with these nodes and so much memory of each.
+absl::StatusOr<Hardware> LocalHardware(const StartPlanOptions& options,
+                                       const std::vector<NumaNode>& nodes,
+                                       const std::vector<int64_t>& node_bytes);
 
 }  // namespace thermocline

@@ -47,7 +47,7 @@ struct Candidate {
 std::vector<Candidate> Candidates(const ModelShape& shape, size_t l, const FiringTable& firing,
                                   const ModeKnowledge& knowledge) {
   std::vector<Candidate> list = {{{Sparsity::kOff, 0, 1}, 0}};
-  const bool is_relu = shape.config.activation == Activation::kRelu;
+  const bool is_relu = IsRelu(shape.config.activation);
   const double mean = firing.mean();
   const MeasuredKl kl = knowledge.profile != nullptr ? knowledge.profile->kl : MeasuredKl{};
   if (is_relu) list.push_back({{Sparsity::kExact, 0, mean}, 0});
@@ -69,7 +69,7 @@ std::vector<Candidate> Candidates(const ModelShape& shape, size_t l, const Firin
       list.push_back({{Sparsity::kSketch, bits, computed}, measured.loss_pct});
     }
   }
-  if (!is_relu && knowledge.profile != nullptr) {
+  if (knowledge.profile != nullptr) {
     const double computed = knowledge.profile->layers[l].magnitude.computed;
     if (computed > 0) {
       list.push_back({{Sparsity::kThreshold, 0, computed},
@@ -94,13 +94,11 @@ double BytesOf(const ModelShape& shape, size_t l, const FiringTable& firing,
 }
 
 absl::Status Missing(const ModelShape& shape, Sparsity mode) {
-  const bool is_relu = shape.config.activation == Activation::kRelu;
+  const bool is_relu = IsRelu(shape.config.activation);
   std::string what = "a profile of the model (--predictor-path or --profile; solve makes it)";
   if (mode == Sparsity::kPredict) what = "a predictor (--predictor-path; solve makes it)";
   if (mode != Sparsity::kThreshold && !is_relu) {
     what = "a model whose activation is ReLU; this one has SiLU, for which there is threshold";
-  } else if (mode == Sparsity::kThreshold && is_relu) {
-    what = "a model whose activation is SiLU; this one has ReLU: exact, predict or sketch";
   }
   return absl::FailedPreconditionError(
       fmt::format("--sparsity {} needs {}", SparsityName(mode), what));

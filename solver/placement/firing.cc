@@ -66,7 +66,7 @@ std::vector<FiringTable> FiringOfCurve(const ModelShape& shape, const FiringCurv
 FiringCurve DefaultCurve(const ModelShape& shape) {
   const bool has_gate = shape.layers.front().gate_bytes > 0;
   if (!has_gate) return {0.03, 0.26, 0.80};
-  if (shape.config.activation != Activation::kRelu) return {0.55, 0.69, 0.80};
+  if (!IsRelu(shape.config.activation)) return {0.55, 0.69, 0.80};
   const bool is_large = shape.config.d_model >= 7168;
   return {is_large ? 0.18 : 0.25, 0.43, 0.80};
 }

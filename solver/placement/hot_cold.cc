@@ -379,7 +379,8 @@ absl::StatusOr<PlannedFleet> PlanHotCold(const ModelShape& shape, const Hardware
                                          const std::vector<LayerMode>& modes,
                                          const PlacementRequest& request) {
   const auto planner = [&] { return Planner(shape, hardware, firing, modes, request); };
-  if (!hardware.has_gpu() && request.n_gpu_layers <= 0 && !firing.tables.front().numbers.empty()) {
+  const bool wants_gpu = request.n_gpu_layers > 0 || request.n_gpu_layers == kAllLayers;
+  if (!hardware.has_gpu() && !wants_gpu && !firing.tables.front().numbers.empty()) {
     FiringKnowledge file;
     for (const FiringTable& table : firing.tables) file.tables.push_back(InFileOrder(table));
     absl::StatusOr<PlannedFleet> fleet = Planner(shape, hardware, file, modes, request).Make(0);

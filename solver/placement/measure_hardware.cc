@@ -44,6 +44,7 @@ absl::StatusOr<Hardware> MeasureHardware(int64_t n_threads) {
                     n_threads, nodes.size()));
   }
   Hardware hardware;
+  const std::vector<int64_t> node_bytes = AvailableBytesOfNodes(nodes);
   std::vector<std::thread> threads;
   std::vector<double> gbps(n_threads);
   int64_t given = 0, cpus_seen = 0;
@@ -51,7 +52,7 @@ absl::StatusOr<Hardware> MeasureHardware(int64_t n_threads) {
     HardwareRank rank;
     rank.name = "cpu";
     rank.node = nodes.size() > 1 ? node.id : -1;
-    rank.memory_bytes = static_cast<double>(AvailableNodeBytes(node.id));
+    rank.memory_bytes = static_cast<double>(node_bytes[hardware.ranks.size()]);
     cpus_seen += static_cast<int64_t>(node.cpus.size());
     const int64_t nodes_left = static_cast<int64_t>(nodes.size() - hardware.ranks.size()) - 1;
     const int64_t end =

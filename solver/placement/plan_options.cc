@@ -74,7 +74,7 @@ absl::Status ReadFiring(const PlanOptions& options, PlanInputs* inputs) {
   }
   FiringCurve curve = DefaultCurve(shape);
   if (options.firing_pct > 0) curve.firing = options.firing_pct / 100;
-  const bool is_relu = shape.config.activation == Activation::kRelu;
+  const bool is_relu = IsRelu(shape.config.activation);
   // Of a file without a profile we do not know which neurons are hot.
   const bool has_order = options.is_described() && is_relu;
   if (!has_order) curve.hot_share = curve.hot_mass = 1;

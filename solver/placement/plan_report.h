@@ -14,8 +14,8 @@ double ActivationsCovered(const FiringTable& firing, const std::vector<Range>& n
 // rank against its limit, and tokens/s.
 std::string PlanTable(const ModelShape& shape, const Hardware& hardware, const PlannedFleet& fleet);
 
-// SVG: on the left the neurons of each layer, hottest at the top, coloured by their rank; on the
-// right the share of the layer's activations that each rank covers.
+// SVG: on the left the neurons of each layer, as the plan counts them, coloured by their rank; on
+// the right the share of the layer's activations that each rank covers.
 std::string PlanSvg(const ModelShape& shape, const Hardware& hardware, const PlannedFleet& fleet);
 
 }  // namespace thermocline

@@ -2,6 +2,7 @@
 #include "solver/profile/measure_quality.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "common/util/status_macros.h"
 #include "coordinator/cli/perplexity_math.h"
@@ -56,7 +57,9 @@ absl::StatusOr<double> MeasureKl(FleetOptions options, const std::vector<Window>
       }
     }
   }
-  return std::max(divergence.MeanKl().value, 0.0);
+  const double kl = divergence.MeanKl().value;
+  if (!std::isfinite(kl)) return absl::DataLossError("the model's logits are not finite");
+  return std::max(kl, 0.0);
 }
 
 }  // namespace thermocline

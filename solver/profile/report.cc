@@ -144,6 +144,7 @@ std::string ReportJson(const SolveReport& report) {
                                  {"sketch_recall_target", profile.recall}};
   if (!report.no_predictor.empty()) json["no_predictor"] = report.no_predictor;
   if (!report.plan_error.empty()) json["no_plan"] = report.plan_error;
+  if (!report.quality_error.empty()) json["no_mean_kl"] = report.quality_error;
   for (const auto& [name, kl] : Divergences(profile.kl)) json["mean_kl"][name] = kl;
   if (!report.predictor.empty()) {
     int64_t n_bytes = 0;

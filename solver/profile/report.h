@@ -28,6 +28,7 @@ struct SolveReport {
   std::string no_predictor;                              // why there is none
   int64_t n_samples = 0;                                 // of FFN inputs, of each layer
   std::string plan_error;                                // why there is no plan.json, or ""
+  std::string quality_error;                             // why not all was measured, or ""
   std::vector<std::pair<std::string, double>> stages_s;  // how long what took
 };
 

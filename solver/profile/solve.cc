@@ -54,11 +54,12 @@ int UsableThreads(int64_t n_asked) {
 
 std::string Duration(const SolveCost& cost, int n_threads) {
   return fmt::format(
-      "{} with {} thread{} (text {:.0f} s, thresholds {:.0f} s, ranks {:.0f} s, training {:.0f} s; "
-      "{:.3g} operations in all)",
+      "{} with {} thread{} (text {:.0f} s, thresholds {:.0f} s, ranks {:.0f} s, training {:.0f} s, "
+      "quality {:.0f} s; {:.3g} operations in all)",
       DurationText(cost.total_s(n_threads)), n_threads, n_threads == 1 ? "" : "s",
       cost.forward_s(n_threads), cost.profile_s(n_threads), cost.ranks_s(n_threads),
-      cost.training_s(n_threads), cost.forward + cost.profile + cost.ranks + cost.training);
+      cost.training_s(n_threads), cost.quality_s(n_threads),
+      cost.forward + cost.profile + cost.ranks + cost.training + cost.quality);
 }
 
 }  // namespace
@@ -81,7 +82,9 @@ absl::Status Solve::Run() {
 absl::Status Solve::DryRun() const {
   ModelShape shape;
   if (!options_.described.shape.empty()) {
-    ASSIGN_OR_RETURN(shape, DescribeShape(options_.described));
+    ShapeDescription described = options_.described;
+    described.is_relu = options_.hidden_activation == "relu";
+    ASSIGN_OR_RETURN(shape, DescribeShape(described));
   } else {
     ASSIGN_OR_RETURN(const std::unique_ptr<GgufFile> file, GgufFile::Open(options_.model_path));
     ASSIGN_OR_RETURN(shape, ShapeOfGguf(*file));
@@ -90,10 +93,12 @@ absl::Status Solve::DryRun() const {
                     .n_samples = options_.n_tokens,
                     .n_runs = 1,
                     .n_quality = std::min(kWindowsAside * kWindow, options_.n_tokens / kAsideOf),
-                    .n_modes = kMaxSketchBits + (options_.has_predictor ? 1 : 0),
+                    .n_modes = 1,
                     .mean_rank = 0,
                     .n_epochs = static_cast<int>(options_.n_epochs)};
-  if (options_.has_predictor) {
+  const bool is_relu = IsRelu(shape.config.activation);
+  if (is_relu) pass.n_modes = kMaxSketchBits + (options_.has_predictor ? 1 : 0);
+  if (is_relu && options_.has_predictor) {
     const ModelConfig& config = shape.config;
     const double n_weights =
         shape.total_bytes() * 8 / shape.weight_bits * options_.predictor_budget_pct / 100;
@@ -263,10 +268,16 @@ absl::Status Solve::MeasureQuality() {
     fleet.sparsity = {.mode = mode.mode,
                       .sketch_bits = mode.sketch_bits,
                       .predictor_path = folder_->temporary_path()};
-    ASSIGN_OR_RETURN(const double measured,
-                     MeasureKl(fleet, set_aside_, &StopSignals::stop(),
-                               [&](double share) { return progress_->Update(share); }));
-    *mode.kl = static_cast<float>(measured);
+    const absl::StatusOr<double> measured =
+        MeasureKl(fleet, set_aside_, &StopSignals::stop(),
+                  [&](double share) { return progress_->Update(share); });
+    if (absl::IsCancelled(measured.status())) return measured.status();
+    if (!measured.ok()) {  // what was trained is worth having without it
+      report_.quality_error = std::string(measured.status().message());
+      program_.Note(fmt::format("quality is not measured: {}", report_.quality_error));
+      break;
+    }
+    *mode.kl = static_cast<float>(*measured);
   }
   return absl::OkStatus();
 }

@@ -133,7 +133,7 @@ absl::Status SolveOptions::Check() const {
     }
     has_gpu = machine.has_gpu();
   }
-  if (n_gpu_layers > 0 && !has_gpu) {
+  if ((n_gpu_layers > 0 || n_gpu_layers == kAllLayers) && !has_gpu) {
     return absl::InvalidArgumentError(
         "--target-gpu-layers needs a GPU to plan for: say --gpu-memory-gb G, or --hardware");
   }

@@ -204,7 +204,8 @@ TEST(Inference, ARequestsSparsityIsThatOfAllItsTokens) {
   EXPECT_EQ(Ask(engine.inference, request).last.usage().cached_tokens(), 4);
 
   request.set_sparsity(static_cast<v1::Sparsity>(7));
-  EXPECT_THAT(std::string(Ask(engine.inference, request).status.message()), HasSubstr("7"));
+  EXPECT_THAT(std::string(Ask(engine.inference, request).status.message()),
+              HasSubstr("sparsity is 7"));
 }
 
 TEST(Inference, TheLastPromptTokenIsAlwaysRunAgain) {

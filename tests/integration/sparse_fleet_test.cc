@@ -150,6 +150,10 @@ TEST_P(SparseFleet, UnequalRanksGiveOneRanksGreedyText) {
   hot.profile_hash = ProfileHash(*profile);
   for (LayerPlan& layer : hot.layers) layer.neurons = {{{0, 200}}, {{200, 1536}}};
   ExpectSameText(hot, expected);
+  // Cut within quantization blocks, and computed in full all the same.
+  if (plan.layers[0].mode != Sparsity::kExact) return;
+  for (LayerPlan& layer : hot.layers) layer.mode = Sparsity::kOff;
+  ExpectSameText(hot, expected);
 }
 
 INSTANTIATE_TEST_SUITE_P(Modes, SparseFleet, ::testing::Values("exact", "predict", "sketch"),

@@ -44,6 +44,32 @@ TEST(ChooseModes, WithoutAnythingIsExactForReluAndOffForSilu) {
   EXPECT_EQ((*Choose(silu, {}))[0].mode, Sparsity::kOff);
 }
 
+TEST(ChooseModes, AGateAndUpWithReluAreAReluModel) {
+  Model model = Relu(0.06);
+  model.shape.config.activation = Activation::kReluRelu;  // bamboo
+  const Profile profile = WithSketches(model, 0.28f, 0.15f, 0.11f, 0.98f);
+  EXPECT_EQ((*Choose(model, {&profile}))[0].mode, Sparsity::kSketch);
+  for (const Sparsity mode : {Sparsity::kExact, Sparsity::kPredict}) {
+    ModeRequest request;
+    request.mode = mode;
+    const auto modes = Choose(model, {&profile}, request);
+    ASSERT_TRUE(modes.ok()) << modes.status();
+    EXPECT_EQ((*modes)[3].mode, mode);
+  }
+}
+
+TEST(ChooseModes, MagnitudesMayBeAskedForInReluModels) {
+  const Model model = Relu(0);
+  Profile profile = WithSketches(model, 0.28f, 0.15f, 0.11f, 0.98f);
+  for (LayerProfile& layer : profile.layers) layer.magnitude.computed = 0.05f;
+  ModeRequest request;
+  request.mode = Sparsity::kThreshold;
+  const auto modes = Choose(model, {&profile}, request);
+  ASSERT_TRUE(modes.ok()) << modes.status();
+  EXPECT_EQ((*modes)[0].mode, Sparsity::kThreshold);
+  EXPECT_NE((*Choose(model, {&profile}))[0].mode, Sparsity::kThreshold);  // never by itself
+}
+
 TEST(ChooseModes, TakesTheSketchWithTheFewestBytes) {
   const Model model = Relu(0);
   const Profile profile = WithSketches(model, 0.28f, 0.15f, 0.11f, 0.98f);
@@ -92,7 +118,7 @@ TEST(ChooseModes, WhatIsAskedForButCannotBeSaysWhatItNeeds) {
   };
   EXPECT_THAT(error(Sparsity::kPredict), HasSubstr("predictor"));
   EXPECT_THAT(error(Sparsity::kSketch), HasSubstr("profile"));
-  EXPECT_THAT(error(Sparsity::kThreshold), HasSubstr("SiLU"));
+  EXPECT_THAT(error(Sparsity::kThreshold), HasSubstr("profile"));
 }
 
 // Bytes that the FFN reads, of its dense ones, at 9.4 % firing: as masks of the 110M model gave

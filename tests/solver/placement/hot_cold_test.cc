@@ -213,6 +213,17 @@ TEST(PlanHotCold, CpusKeepTheFilesOrderAndShareTheExpectedWork) {
   EXPECT_EQ(tight->plan.profile_hash, ProfileHash(profile));
 }
 
+TEST(PlanHotCold, GpuLayersNeedAGpuWithAndWithoutAProfile) {
+  Case c = Make("7b", true, "(64GiB,60GB/s)");
+  for (FiringTable& table : c.firing.tables) {
+    for (int32_t i = 0; i < c.shape.config.d_ff; ++i) table.numbers.push_back(i);
+  }
+  for (const int64_t n : {int64_t{3}, kAllLayers}) {
+    c.request.n_gpu_layers = n;
+    EXPECT_THAT(std::string(c.Plan().status().message()), HasSubstr("no GPU")) << n;
+  }
+}
+
 TEST(PlanHotCold, WhatDoesNotFitIsRefusedWithNumbersAndARemedy) {
   const std::string too_small(
       Make("70b", false, "rtx4090+(8GiB,60GB/s)", "", Sparsity::kOff).Plan().status().message());

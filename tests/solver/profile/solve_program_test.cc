@@ -175,6 +175,22 @@ TEST_F(SolveProgram, ASwigluModelGetsThresholdsAndIsToldThatThereIsNoPredictor) 
   EXPECT_FALSE(Report()["mean_kl"].contains("sketch_1"));
 }
 
+TEST_F(SolveProgram, APowerInferModelWithReluTwiceGetsItsFolder) {
+  const std::string model =
+      THERMOCLINE_SOURCE_DIR "/tests/golden/powerinfer/powerinfer_bamboo.gguf";
+  const ChildResult result = RunChild(
+      Command(model, {"--tokens", "256", "--epochs", "1", "--predictor-budget", "50"}), 60s);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  ExpectFits(model);
+  EXPECT_FALSE(Report().contains("no_mean_kl")) << Report()["no_mean_kl"];
+  for (const char* mode : {"exact", "predict", "sketch"}) {
+    const ChildResult main = RunChild({ProgramPath("main"), "-m", model, "--predictor-path", Out(),
+                                       "--sparsity", mode, "-p", "a", "-n", "2", "--threads", "2"},
+                                      60s);
+    EXPECT_EQ(main.exit_code, 0) << main.err;
+  }
+}
+
 TEST_F(SolveProgram, APlanIsMadeForTheGpuThatIsTold) {
   const std::string model = Write({});
   const ChildResult result = RunChild(
@@ -272,6 +288,10 @@ TEST_F(SolveProgram, ADryRunSaysWhatItWouldTake) {
       {ProgramPath("solve"), "--dry-run", "--shape", "7b", "--type", "q4_k_m", "--threads", "16"});
   EXPECT_EQ(result.exit_code, 0) << result.err;
   EXPECT_THAT(result.out, HasSubstr("minutes with 16 threads"));
+  EXPECT_THAT(result.out, HasSubstr("mean rank 0"));  // SwiGLU: no predictor
+  const ChildResult relu = RunChild({ProgramPath("solve"), "--dry-run", "--shape", "7b", "--type",
+                                     "q4_k_m", "--hidden-activation", "relu"});
+  EXPECT_THAT(relu.out, ::testing::Not(HasSubstr("mean rank 0")));
 }
 
 TEST_F(SolveProgram, TheScriptPassesFlagsAndExitCodesOn) {

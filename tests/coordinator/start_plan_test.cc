@@ -1,0 +1,74 @@
+// Ranks of a host, from its nodes and their memory.
+#include "coordinator/engine/start_plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "common/util/memory.h"
+
+namespace thermocline {
+namespace {
+
+constexpr int64_t kGib = int64_t{1} << 30;
+const std::vector<NumaNode> kTwo = {{0, {0, 1, 2, 3, 4, 5}}, {1, {6, 7}}};
+
+TEST(LocalHardware, OneWorkerANodeWithItsThreadsAndMemory) {
+  const auto hardware = LocalHardware({}, kTwo, {64 * kGib, 8 * kGib});
+  ASSERT_TRUE(hardware.ok()) << hardware.status();
+  ASSERT_EQ(hardware->ranks.size(), 2u);
+  EXPECT_EQ(hardware->ranks[0].node, 0);
+  EXPECT_EQ(hardware->ranks[0].n_threads, 6);
+  EXPECT_EQ(hardware->ranks[1].node, 1);
+  EXPECT_EQ(hardware->ranks[1].n_threads, 2);
+  EXPECT_NEAR(hardware->ranks[0].gbps / hardware->ranks[1].gbps, 3, 1e-9);
+  EXPECT_NEAR(hardware->ranks[0].memory_bytes / hardware->ranks[1].memory_bytes, 8, 1e-9);
+  EXPECT_LT(hardware->ranks[1].memory_bytes, 8.0 * kGib);
+}
+
+TEST(LocalHardware, WorkersOfANodeShareItsMemoryByTheirThreads) {
+  StartPlanOptions options;
+  options.n_workers = 4;
+  options.n_threads = 6;
+  const auto hardware = LocalHardware(options, kTwo, {60 * kGib, 20 * kGib});
+  ASSERT_TRUE(hardware.ok()) << hardware.status();
+  int64_t n_threads = 0;
+  double on_first = 0;
+  for (size_t i = 0; i < 4; ++i) {
+    const HardwareRank& rank = hardware->ranks[i];
+    EXPECT_EQ(rank.node, i % 2);
+    EXPECT_GE(rank.n_threads, 1);
+    n_threads += rank.n_threads;
+    if (i % 2 == 0) on_first += rank.memory_bytes;
+  }
+  EXPECT_EQ(n_threads, 6);
+  EXPECT_GT(on_first, 50.0 * kGib);
+  EXPECT_LE(on_first, 60.0 * kGib);
+}
+
+TEST(LocalHardware, AnOnlyNodeIsBoundToNothing) {
+  const auto hardware = LocalHardware({}, {{3, {0}}}, {kGib});
+  ASSERT_TRUE(hardware.ok()) << hardware.status();
+  EXPECT_EQ(hardware->ranks[0].node, -1);
+}
+
+TEST(LocalHardware, EachWorkerNeedsAThread) {
+  StartPlanOptions options;
+  options.n_workers = 3;
+  options.n_threads = 2;
+  EXPECT_THAT(std::string(LocalHardware(options, kTwo, {kGib, kGib}).status().message()),
+              ::testing::HasSubstr("2 threads for 3 workers"));
+}
+
+TEST(AvailableBytesOfNodes, StayWithinWhatThisProcessMayTake) {
+  const int64_t all = AvailableMemoryBytes();
+  EXPECT_GT(all, 0);
+  const std::vector<NumaNode> twice = {{0, {0}}, {0, {0}}};
+  const std::vector<int64_t> bytes = AvailableBytesOfNodes(twice);
+  ASSERT_EQ(bytes.size(), 2u);
+  EXPECT_GT(bytes[0], 0);
+  // Other processes move it meanwhile.
+  EXPECT_LE(static_cast<double>(bytes[0] + bytes[1]), 1.1 * static_cast<double>(all));
+}
+
+}  // namespace
+}  // namespace thermocline
