@@ -31,6 +31,7 @@ void Block::begin(GridContext* grid, uint3 index) {
   view_ = {index, size, grid->shape.grid};
   threads_.resize(size_t{size.x} * size.y * size.z);
   warps_.assign((threads_.size() + 31) / 32, Warp{});
+  for (size_t warp = 0; warp < warps_.size(); ++warp) warps_[warp].lanes = &threads_[32 * warp];
   uint3 at = {0, 0, 0};
   for (size_t i = 0; i < threads_.size(); ++i) {
     threads_[i].thread_index = at;
@@ -74,8 +75,8 @@ bool Block::advance() {
   bool progress = false;
   for (bool moved = true; moved;) {
     moved = false;
-    for (size_t warp = 0; warp < warps_.size(); ++warp) {
-      moved |= run_warp(static_cast<int>(warp));
+    for (Warp& warp : warps_) {
+      moved |= run_warp(&warp);
       if (!grid_->error.ok()) return true;
     }
     moved |= release_barrier();
@@ -86,52 +87,68 @@ bool Block::advance() {
 }
 
 // Returns whether a thread did more than to yield.
-bool Block::run_warp(int warp) {
-  Warp& state = warps_[warp];
-  bool moved = false;
-  do {
-    while (state.ready != 0) {
-      const int lane = std::countr_zero(state.ready);
-      state.ready &= state.ready - 1;
-      resume(&threads_[warp * 32 + lane]);
-      if (!grid_->error.ok()) return true;
-      moved |= (state.yielded >> lane & 1) == 0;
-    }
-  } while (state.calling != 0 && match_calls(warp));
-  return moved;
+bool Block::run_warp(Warp* warp) {
+  moved_ = false;
+  if (Thread* thread = take_ready(warp)) {
+    current_thread = thread;
+    grid_->fibers->enter(thread->fiber);
+    current_thread = nullptr;
+  }
+  return moved_;
 }
 
-void Block::resume(Thread* thread) {
+// A lane that can run, with a stack to run on; null if there is none.
+Thread* Block::take_ready(Warp* warp) {
+  if (warp->ready == 0 && warp->calling != 0 && grid_->error.ok()) match_calls(warp);
+  if (warp->ready == 0 || !grid_->error.ok()) return nullptr;
+  const int lane = std::countr_zero(warp->ready);
+  warp->ready &= warp->ready - 1;
+  Thread* thread = warp->lanes + lane;
   if (thread->fiber == nullptr) thread->fiber = grid_->fibers->take();
-  if (thread->fiber == nullptr) {
-    fail(ErrorCode::kBadLaunch, "no memory is left for its threads' stacks");
-    return;
+  if (thread->fiber != nullptr) return thread;
+  fail(ErrorCode::kBadLaunch, "no memory is left for its threads' stacks");
+  return nullptr;
+}
+
+// Called on `fiber`: lanes of a warp take turns without the host's stack between, until none can
+// run. Returns when somebody goes on with this fiber, whose thread is then the running one.
+void Block::hand_on(Warp* warp, Fiber* fiber) {
+  Thread* next = take_ready(warp);
+  current_thread = next;
+  if (next == nullptr) {
+    grid_->fibers->leave(fiber);
+  } else if (next->fiber != fiber) {
+    grid_->fibers->change(fiber, next->fiber);
   }
-  current_thread = thread;
-  grid_->fibers->enter(thread->fiber);
-  current_thread = nullptr;
-  const Warp& warp = warps_[thread->number / 32];
-  if ((warp.exited >> thread->number % 32 & 1) == 0) return;
-  grid_->fibers->give_back(thread->fiber);
-  thread->fiber = nullptr;
 }
 
 // Starts for one thread; begins again for another each time it was given back and taken.
 void Block::fiber_main() {
   running_thread()->owner->grid_->fibers->arrived();
   for (;;) {
+    const KernelCall& call = running_thread()->owner->grid_->call;
+    call.run(call.arguments);
     Thread* thread = running_thread();
-    GridContext* grid = thread->owner->grid_;
-    grid->call.run(grid->call.arguments);
-    thread->owner->warps_[thread->number / 32].exited |= 1u << thread->number % 32;
-    grid->fibers->leave(thread->fiber);
+    thread->owner->exit(thread);
   }
 }
 
+void Block::exit(Thread* thread) {
+  Warp* warp = &warps_[thread->number / 32];
+  warp->exited |= 1u << thread->number % 32;
+  moved_ = true;
+  Fiber* fiber = thread->fiber;
+  thread->fiber = nullptr;
+  grid_->fibers->give_back(fiber);
+  hand_on(warp, fiber);
+}
+
 void Block::wait(Thread* thread, uint32_t Warp::*set, Place where) {
+  Warp* warp = &warps_[thread->number / 32];
   thread->waits_at = where;
-  warps_[thread->number / 32].*set |= 1u << thread->number % 32;
-  grid_->fibers->leave(thread->fiber);
+  warp->*set |= 1u << thread->number % 32;
+  moved_ |= set != &Warp::yielded;
+  hand_on(warp, thread->fiber);
 }
 
 bool Block::release_barrier() {
@@ -179,9 +196,9 @@ int Block::n_bits(uint32_t Warp::*set) const {
 }
 
 const Thread* Block::find(uint32_t Warp::*set, const Place* other) const {
-  for (size_t warp = 0; warp < warps_.size(); ++warp) {
-    for (uint32_t lanes = warps_[warp].*set; lanes != 0; lanes &= lanes - 1) {
-      const Thread& thread = threads_[warp * 32 + std::countr_zero(lanes)];
+  for (const Warp& warp : warps_) {
+    for (uint32_t lanes = warp.*set; lanes != 0; lanes &= lanes - 1) {
+      const Thread& thread = warp.lanes[std::countr_zero(lanes)];
       const bool same = other != nullptr && thread.waits_at.line == other->line &&
                         std::strcmp(thread.waits_at.file, other->file) == 0;
       if (!same) return &thread;

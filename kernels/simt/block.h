@@ -37,6 +37,7 @@ struct Thread : ThreadView {
 
 // Each lane that exists is in one set, as bits.
 struct Warp {
+  Thread* lanes = nullptr;  // in the block's threads
   uint32_t ready = 0, yielded = 0, at_barrier = 0, calling = 0, exited = 0;
 
   uint32_t live() const { return ready | yielded | at_barrier | calling; }
@@ -76,12 +77,14 @@ class Block {
   [[noreturn]] static void fiber_main();
 
  private:
-  bool run_warp(int warp);
-  void resume(Thread* thread);
+  bool run_warp(Warp* warp);
+  Thread* take_ready(Warp* warp);
+  void hand_on(Warp* warp, Fiber* fiber);
+  void exit(Thread* thread);
   // Lets lanes go on that have met (warp.cc).
-  bool match_calls(int warp);
-  bool finish_call(int warp, int lane);
-  void complete(int warp, uint32_t lanes);
+  void match_calls(Warp* warp);
+  void finish_call(Warp* warp, int lane);
+  void complete(Warp* warp, uint32_t lanes);
   bool release_barrier();
   void explain_stall();
   int n_bits(uint32_t Warp::*set) const;
@@ -89,6 +92,7 @@ class Block {
   const Thread* find(uint32_t Warp::*set, const Place* other = nullptr) const;
 
   GridContext* grid_ = nullptr;
+  bool moved_ = false;  // a thread has done more than to yield
   BlockView view_;
   std::vector<Thread> threads_;
   std::vector<Warp> warps_;

@@ -41,8 +41,7 @@ simt_switch:
   popq %r12
   popq %rbx
   popq %rbp
-  popq %rcx
-  jmpq *%rcx
+  ret
   .size simt_switch, .-simt_switch
 
   .p2align 4
@@ -140,9 +139,21 @@ void FiberPool::leave(Fiber* fiber) {
 #endif
 }
 
+void FiberPool::change(Fiber* from, Fiber* to) {
+#ifdef SIMT_ASAN
+  __sanitizer_start_switch_fiber(&from->asan_frames, to->low, to->n_bytes);
+#endif
+  simt_switch(&from->stack_pointer, to->stack_pointer);
+#ifdef SIMT_ASAN
+  __sanitizer_finish_switch_fiber(from->asan_frames, nullptr, nullptr);
+#endif
+}
+
 void FiberPool::arrived() {
 #ifdef SIMT_ASAN
-  __sanitizer_finish_switch_fiber(nullptr, &host_low_, &host_n_bytes_);
+  const bool from_host = host_low_ == nullptr;  // the first one comes from there
+  __sanitizer_finish_switch_fiber(nullptr, from_host ? &host_low_ : nullptr,
+                                  from_host ? &host_n_bytes_ : nullptr);
 #endif
 }
 

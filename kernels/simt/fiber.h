@@ -32,6 +32,8 @@ class FiberPool {
   // From the host thread's own stack onto the fiber's, until that leaves.
   void enter(Fiber* fiber);
   void leave(Fiber* fiber);
+  // From one fiber's stack onto another's.
+  void change(Fiber* from, Fiber* to);
   // Called by `main` first of all.
   void arrived();
 

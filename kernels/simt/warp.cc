@@ -58,8 +58,7 @@ uint64_t warp_call(const WarpCall& call) {
   Thread* thread = running_thread();
   Block* block = thread->owner;
   const int lane = thread->number % 32;
-  const bool is_width =
-      call.width >= 1 && call.width <= 32 && std::has_single_bit(static_cast<unsigned>(call.width));
+  const bool is_width = call.width >= 1 && call.width <= 32 && (call.width & (call.width - 1)) == 0;
   if ((call.mask >> lane & 1) == 0) {
     block->fail(ErrorCode::kWarpMismatch,
                 fmt::format("{} calls {}, whose mask leaves out its own lane {}",
@@ -75,46 +74,40 @@ uint64_t warp_call(const WarpCall& call) {
   return thread->result;
 }
 
-bool Block::match_calls(int warp) {
-  bool moved = false;
-  for (uint32_t left = warps_[warp].calling; left != 0; left &= left - 1) {
+void Block::match_calls(Warp* warp) {
+  for (uint32_t left = warp->calling; left != 0 && grid_->error.ok(); left &= left - 1) {
     const int lane = std::countr_zero(left);
-    if ((warps_[warp].calling >> lane & 1) == 0) continue;  // went with an earlier lane
-    moved |= finish_call(warp, lane);
-    if (!grid_->error.ok()) return false;
+    if ((warp->calling >> lane & 1) != 0) finish_call(warp, lane);  // else it went with another
   }
-  return moved;
 }
 
-// Whether the lanes that `lane` waits for are all there; then they go on.
-bool Block::finish_call(int warp, int lane) {
-  Warp& state = warps_[warp];
-  const Thread& thread = threads_[warp * 32 + lane];
+// Lets `lane` go on with those that it waits for, if they are all there.
+void Block::finish_call(Warp* warp, int lane) {
+  const Thread& thread = warp->lanes[lane];
   const WarpCall& call = thread.call;
-  const uint32_t gone = call.mask & ~state.live();
+  const uint32_t gone = call.mask & ~warp->live();
   if (is_shuffle(call.op) && gone != 0) {
     fail(ErrorCode::kExitedLane,
          fmt::format("{} waits in {}, but lane {} of its warp has exited or is not there",
                      name(thread), text(call), std::countr_zero(gone)));
-    return false;
+    return;
   }
   const uint32_t lanes = call.mask & ~gone;
-  if ((lanes & ~state.calling) != 0) return false;
+  if ((lanes & ~warp->calling) != 0) return;
   for (uint32_t left = lanes; left != 0; left &= left - 1) {
-    const Thread& other = threads_[warp * 32 + std::countr_zero(left)];
-    if (other.call.mask != call.mask) return false;
+    const Thread& other = warp->lanes[std::countr_zero(left)];
+    if (other.call.mask != call.mask) return;
     if (other.call.op == call.op) continue;
     fail(ErrorCode::kWarpMismatch,
          fmt::format("{} waits in {}, {} of the same warp in {}", name(thread), text(call),
                      name(other), text(other.call)));
-    return false;
+    return;
   }
   complete(warp, lanes);
-  return grid_->error.ok();
 }
 
-void Block::complete(int warp, uint32_t lanes) {
-  Thread* threads = &threads_[warp * 32];
+void Block::complete(Warp* warp, uint32_t lanes) {
+  Thread* threads = warp->lanes;
   const WarpCall& first = threads[std::countr_zero(lanes)].call;
   uint64_t votes = 0;
   for (uint32_t left = lanes; left != 0; left &= left - 1) {
@@ -135,10 +128,10 @@ void Block::complete(int warp, uint32_t lanes) {
     }
   }
   if (observer() != nullptr && first.op == WarpOp::kSync) {
-    observer()->lanes_met(*this, warp, lanes);
+    observer()->lanes_met(*this, threads->number / 32, lanes);
   }
-  warps_[warp].calling &= ~lanes;
-  warps_[warp].ready |= lanes;
+  warp->calling &= ~lanes;
+  warp->ready |= lanes;
 }
 
 }  // namespace thermocline::kernels::simt
