@@ -19,9 +19,10 @@
 #endif
 
 // simt_switch(&saved, next): keeps what the System V ABI says a callee keeps on this stack, and
-// goes on where `next` was saved: by a jump, for a `ret` without its call is never predicted right
-// (a barrier would take twice as long). The control words of SSE and x87 are the same on all
-// stacks. A new stack starts in simt_start, with `main` in rbx and no frame above it.
+// goes on where `next` was saved. The control words of SSE and x87 are the same on all stacks.
+// Lanes that wait one after another switch at the same place, so that the processor's stack of
+// return addresses stays right (from the host's stack and back it does not, and that takes twice as
+// long). A new stack starts in simt_start, with `main` in rbx and no frame above it.
 asm(R"(
   .text
   .p2align 4
@@ -70,7 +71,13 @@ constexpr int kStacksPerMapping = 32;
 }  // namespace
 
 FiberPool::~FiberPool() {
-  for (const Mapping& mapping : mappings_) munmap(mapping.address, mapping.n_bytes);
+  for (const Mapping& mapping : mappings_) {
+#ifdef SIMT_ASAN
+    __asan_unpoison_memory_region(mapping.address,
+                                  mapping.n_bytes);  // others will use the addresses
+#endif
+    munmap(mapping.address, mapping.n_bytes);
+  }
 }
 
 bool FiberPool::grow() {
