@@ -9,11 +9,12 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/worker/rank.h"
 #include "cpu_worker/arena.h"
 
 namespace thermocline {
 
-class Capture {
+class Capture : public CaptureView {
  public:
   struct Options {
     int64_t d_model = 0;
@@ -36,12 +37,10 @@ class Capture {
   // In a step: x [d_model] is the FFN's input, after its norm, of token `token` of the step.
   void Take(int64_t layer, int64_t token, const float* x);
 
-  // From any thread.
-  int64_t n_tokens() const;                          // run so far
-  std::vector<uint32_t> Fired(int64_t layer) const;  // [n_counted]
-  // Samples [begin, end) of those that a layer has so far, fewer if there are fewer.
-  std::vector<float> Samples(int64_t layer, int64_t begin, int64_t end) const;  // [n, d_model]
-  int64_t d_model() const { return options_.d_model; }
+  int64_t n_tokens() const override;
+  std::vector<uint32_t> Fired(int64_t layer) const override;
+  std::vector<float> Samples(int64_t layer, int64_t begin, int64_t end) const override;
+  int64_t d_model() const override { return options_.d_model; }
   int64_t n_bytes() const;
 
  private:

@@ -9,23 +9,23 @@
 
 namespace thermocline {
 
-absl::StatusOr<std::unique_ptr<ReadTest>> ReadTest::Create(int32_t n_threads, int32_t node,
-                                                           const kernels::Ops* ops,
-                                                           int64_t buffer_bytes) {
+absl::StatusOr<std::unique_ptr<CpuReadTest>> CpuReadTest::Create(int32_t n_threads, int32_t node,
+                                                                 const kernels::Ops* ops,
+                                                                 int64_t buffer_bytes) {
   ASSIGN_OR_RETURN(std::unique_ptr<Arena> arena, Arena::Create(buffer_bytes, "the bandwidth test"));
-  std::unique_ptr<ReadTest> test(new ReadTest(n_threads, ops, std::move(arena)));
+  std::unique_ptr<CpuReadTest> test(new CpuReadTest(n_threads, ops, std::move(arena)));
   RETURN_IF_ERROR(test->team_.BindToNode(node));
   test->Touch();
   return test;
 }
 
-ReadTest::ReadTest(int32_t n_threads, const kernels::Ops* ops, std::unique_ptr<Arena> arena)
+CpuReadTest::CpuReadTest(int32_t n_threads, const kernels::Ops* ops, std::unique_ptr<Arena> arena)
     : team_(n_threads, /*spin_us=*/0),
       ops_(ops),
       arena_(std::move(arena)),
       n_lines_(arena_->size() / 64) {}
 
-void ReadTest::Touch() {
+void CpuReadTest::Touch() {
   uint8_t* data = arena_->Take(n_bytes());
   team_.Run([&](int32_t thread) {
     const Team::Part lines = team_.PartOf(n_lines_, thread);
@@ -33,7 +33,7 @@ void ReadTest::Touch() {
   });
 }
 
-double ReadTest::Read() {
+double CpuReadTest::Read() {
   using Clock = std::chrono::steady_clock;
   std::atomic<uint64_t> sum = 0;
   const Clock::time_point start = Clock::now();

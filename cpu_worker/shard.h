@@ -14,6 +14,7 @@
 #include "common/model/sparsity.h"
 #include "common/model/tensor_table.h"
 #include "common/plan/plan.h"
+#include "common/worker/shard_spec.h"
 #include "cpu_worker/arena.h"
 #include "cpu_worker/team.h"
 #include "kernels/neurons.h"
@@ -21,24 +22,6 @@
 #include "kernels/rows.h"
 
 namespace thermocline {
-
-// What one rank holds, and how it computes the FFN.
-struct ShardSpec {
-  struct Layer {
-    Range kv_heads;              // with their query heads
-    std::vector<Range> neurons;  // ascending, as the file numbers them
-    Sparsity mode = Sparsity::kOff;
-    int32_t sketch_bits = 0;  // 1..3 in mode sketch
-    float threshold = 0;      // of the mode's score: predict, sketch, threshold
-  };
-  std::vector<Layer> layers;  // [n_layers]
-  Range vocab;
-  bool f32_activations = false;  // weights of layers that skip neurons are kept as f32, too
-};
-
-// The spec's part of a checked plan; thresholds are left at 0. profile: the plan's, or null.
-ShardSpec SpecOfRank(const Plan& plan, int32_t rank, const Profile* profile = nullptr);
-int64_t TotalSize(const std::vector<Range>& ranges);
 
 // The feed-forward weights of a layer of which single neurons can be left out. Row i everywhere is
 // the i-th of this rank's neurons, in file order.

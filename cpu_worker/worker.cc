@@ -10,7 +10,9 @@
 #include "common/model/tensor_table.h"
 #include "common/util/status_macros.h"
 #include "common/util/version.h"
-#include "cpu_worker/configure.h"
+#include "common/worker/read_request.h"
+#include "cpu_worker/isa_name.h"
+#include "cpu_worker/measure.h"
 #include "fmt/format.h"
 
 namespace thermocline {
@@ -214,7 +216,7 @@ absl::StatusOr<std::unique_ptr<ReadTest>> CpuWorker::PrepareReadTest(int64_t buf
   const int32_t node = node_;
   const kernels::Ops* ops = ops_;
   lock.unlock();
-  return ReadTest::Create(n_threads, node, ops, buffer_bytes);
+  return CpuReadTest::Create(n_threads, node, ops, buffer_bytes);
 }
 
 absl::StatusOr<worker::v1::StartCaptureResponse> CpuWorker::StartCapture(
@@ -252,7 +254,7 @@ absl::StatusOr<worker::v1::StartCaptureResponse> CpuWorker::StartCapture(
   return response;
 }
 
-absl::StatusOr<std::shared_ptr<const Capture>> CpuWorker::ReadCapture(int32_t layer) const {
+absl::StatusOr<std::shared_ptr<const CaptureView>> CpuWorker::ReadCapture(int32_t layer) const {
   std::lock_guard<std::mutex> lock(mutex_);
   if (capture_ == nullptr) return absl::FailedPreconditionError("no capture was started");
   RETURN_IF_ERROR(CheckRange("layer", layer, 0, shard_->config().n_layers - 1));

@@ -141,7 +141,7 @@ TEST_F(WorkerTest, NumbersThatDoNotFitTheModelAreRefused) {
       {"layers", [](Request& r) { r.mutable_layers()->RemoveLast(); }},
       {"kv_heads", [](Request& r) { r.mutable_layers(1)->mutable_kv_heads()->set_end(99); }},
       {"kv_heads", [](Request& r) { r.mutable_layers(1)->mutable_kv_heads()->set_begin(-2); }},
-      {"neurons", [](Request& r) { r.mutable_layers(0)->set_neuron_bounds(0, 7); }},
+      {"neurons", [](Request& r) { r.mutable_layers(0)->set_neuron_bounds(0, 1u << 30); }},
       {"neurons", [](Request& r) { r.mutable_layers(0)->set_neuron_bounds(1, 0xffffffffu); }},
       {"pairs", [](Request& r) { r.mutable_layers(0)->add_neuron_bounds(96); }},
       {"ascending",

@@ -1,6 +1,6 @@
-// Calls become methods of CpuWorker; what the system refuses becomes a status. Nothing is computed
+// Calls become methods of the rank; what the system refuses becomes a status. Nothing is computed
 // here.
-#include "cpu_worker/worker_service.h"
+#include "common/worker/worker_service.h"
 
 #include <algorithm>
 #include <chrono>
@@ -31,8 +31,7 @@ absl::Status Guarded(const Call& call) {
 
 }  // namespace
 
-WorkerService::WorkerService(CpuWorker* worker, int segment_fd,
-                             std::function<void(absl::Status)> on_end)
+WorkerService::WorkerService(Rank* worker, int segment_fd, std::function<void(absl::Status)> on_end)
     : worker_(worker), segment_fd_(segment_fd), on_end_(std::move(on_end)) {}
 
 WorkerService::~WorkerService() {
@@ -141,7 +140,7 @@ grpc::Status WorkerService::ReadCapture(grpc::ServerContext*,
                                         grpc::ServerWriter<worker::v1::CapturedLayer>* writer) {
   constexpr int64_t kMessageValues = 1 << 20;
   return ToGrpc(Guarded([&]() -> absl::Status {
-    ASSIGN_OR_RETURN(const std::shared_ptr<const Capture> capture,
+    ASSIGN_OR_RETURN(const std::shared_ptr<const CaptureView> capture,
                      worker_->ReadCapture(request->layer()));
     const int64_t n_rows = std::max<int64_t>(kMessageValues / capture->d_model(), 1);
     worker::v1::CapturedLayer message;

@@ -1,5 +1,5 @@
-// The fields of a ConfigureRequest against the model's dimensions and this machine's ISA levels.
-#include "cpu_worker/configure.h"
+// The fields of a ConfigureRequest against the model's dimensions.
+#include "common/worker/read_request.h"
 
 #include <cmath>
 
@@ -109,22 +109,6 @@ absl::StatusOr<ExchangeShape> ShapeFromRequest(const worker::v1::ConfigureReques
         fmt::format("rank {} of {} ranks does not exist", request.rank(), request.n_ranks()));
   }
   return shape;
-}
-
-absl::StatusOr<kernels::Isa> IsaFromName(const std::string& name) {
-  if (name == "auto") return kernels::detect_isa();
-  for (const kernels::Isa isa :
-       {kernels::Isa::kReference, kernels::Isa::kAvx2, kernels::Isa::kAvx512}) {
-    if (name != kernels::ops(isa).name) continue;
-    if (!kernels::isa_supported(isa)) {
-      return absl::UnimplementedError(
-          fmt::format("this machine does not run --isa {}; auto picks {}", name,
-                      kernels::ops(kernels::detect_isa()).name));
-    }
-    return isa;
-  }
-  return absl::InvalidArgumentError(
-      fmt::format("isa \"{}\" is none of auto, reference, avx2, avx512", name));
 }
 
 }  // namespace thermocline

@@ -1,11 +1,11 @@
-// The Worker service over gRPC: messages in, CpuWorker's methods, messages out.
+// The Worker service over gRPC: messages in, a Rank's methods, messages out.
 #pragma once
 
 #include <functional>
 #include <thread>
 
 #include "common/rpc/exchange_server.h"
-#include "cpu_worker/worker.h"
+#include "common/worker/rank.h"
 
 namespace thermocline {
 
@@ -13,7 +13,7 @@ class WorkerService final : public WorkerServiceBase {
  public:
   // segment_fd: inherited, or -1 (then AttachSegment is refused). on_end is called from any thread
   // when serving a fleet's steps has ended: OK after a shutdown, or why.
-  WorkerService(CpuWorker* worker, int segment_fd, std::function<void(absl::Status)> on_end);
+  WorkerService(Rank* worker, int segment_fd, std::function<void(absl::Status)> on_end);
   ~WorkerService() override;  // the exchange must have ended
 
   grpc::Status Configure(grpc::ServerContext* context, const worker::v1::ConfigureRequest* request,
@@ -39,7 +39,7 @@ class WorkerService final : public WorkerServiceBase {
   absl::Status ServeStream(FrameStream& stream);
 
  private:
-  CpuWorker* worker_;
+  Rank* worker_;
   std::mutex mutex_;  // of what follows
   int segment_fd_;
   std::unique_ptr<Segment> segment_;
