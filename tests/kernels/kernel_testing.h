@@ -30,7 +30,7 @@ inline std::vector<Isa> levels_here() {
   return levels;
 }
 
-inline std::string level_name(const testing::TestParamInfo<Isa>& info) {
+inline std::string level_name(const ::testing::TestParamInfo<Isa>& info) {
   return ops(info.param).name;
 }
 
@@ -75,21 +75,21 @@ inline std::vector<float> random_values(int64_t n, uint32_t seed, float deviatio
 }
 
 // Equal in every bit, or both NaN: which of two NaNs an operation keeps is the compiler's choice.
-inline testing::AssertionResult same_bits(const std::vector<float>& actual,
+inline ::testing::AssertionResult same_bits(const std::vector<float>& actual,
                                           const std::vector<float>& expected) {
-  if (actual.size() != expected.size()) return testing::AssertionFailure() << "sizes differ";
+  if (actual.size() != expected.size()) return ::testing::AssertionFailure() << "sizes differ";
   for (size_t i = 0; i < actual.size(); ++i) {
     if (std::isnan(actual[i]) && std::isnan(expected[i])) continue;
     if (std::memcmp(&actual[i], &expected[i], sizeof(float)) != 0) {
-      return testing::AssertionFailure() << "element " << i << " of " << actual.size() << ": "
+      return ::testing::AssertionFailure() << "element " << i << " of " << actual.size() << ": "
                                          << std::hexfloat << actual[i] << ", not " << expected[i];
     }
   }
-  return testing::AssertionSuccess();
+  return ::testing::AssertionSuccess();
 }
 
 // |actual - expected| <= tolerance, element by element; names the one that fails worst.
-inline testing::AssertionResult within(const std::vector<float>& actual,
+inline ::testing::AssertionResult within(const std::vector<float>& actual,
                                        const std::vector<double>& expected,
                                        const std::vector<double>& tolerance) {
   double worst = 0;
@@ -101,8 +101,8 @@ inline testing::AssertionResult within(const std::vector<float>& actual,
       at = i;
     }
   }
-  if (worst <= 1) return testing::AssertionSuccess();
-  return testing::AssertionFailure() << "element " << at << ": " << actual[at] << ", not "
+  if (worst <= 1) return ::testing::AssertionSuccess();
+  return ::testing::AssertionFailure() << "element " << at << ": " << actual[at] << ", not "
                                      << expected[at] << " +- " << tolerance[at];
 }
 

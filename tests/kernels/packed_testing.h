@@ -120,7 +120,7 @@ struct Quantized {
   QuantizedRows rows() { return {q.data(), scale.data(), sum.data(), stride}; }
 };
 
-inline std::string type_name(const testing::TestParamInfo<TensorType>& info) {
+inline std::string type_name(const ::testing::TestParamInfo<TensorType>& info) {
   return type_info(info.param)->name;
 }
 

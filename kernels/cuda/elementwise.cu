@@ -1,0 +1,117 @@
+// The gated activations, and the sum of an exchange's parts.
+#include "kernels/cuda/exp.cuh"
+#include "kernels/cuda/functions.cuh"
+#include "kernels/cuda/quantize.cuh"
+
+namespace thermocline::kernels::SIMT_DEVICE {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kMaxParts = 16;
+
+struct Relu {
+  static __device__ __forceinline__ float apply(float gate) {
+    return gate < 0.0f ? 0.0f : gate;  // keeps NaN
+  }
+};
+struct Silu {
+  static __device__ __forceinline__ float apply(float gate) {
+    return __fdiv_rn(gate, __fadd_rn(1.0f, exp_f32(-gate)));
+  }
+};
+
+// The values before `n` of the quad that begins at `first`.
+__device__ __forceinline__ void store_quad(const float* values, int64_t first, int64_t n,
+                                           float* out) {
+  if (first + kQuad <= n) {
+    *reinterpret_cast<float4*>(out + first) =
+        make_float4(values[0], values[1], values[2], values[3]);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kQuad; ++i) {
+    if (first + i < n) out[first + i] = values[i];
+  }
+}
+
+// Grid: tokens, parts of a row.
+template <typename Activation>
+__global__ void __launch_bounds__(kThreads)
+    gated_kernel(const float* gate, const float* up, int64_t stride, int64_t n, float* out,
+                 DeviceRows quantized) {
+  const int64_t token = blockIdx.x;
+  const int64_t first = (static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x) * kQuad;
+  float values[kQuad] = {};
+  if (first < n) {
+    const int64_t row = token * stride;
+    const float4 g = *reinterpret_cast<const float4*>(gate + row + first);
+    const float4 u = *reinterpret_cast<const float4*>(up + row + first);
+    const float gates[kQuad] = {g.x, g.y, g.z, g.w}, ups[kQuad] = {u.x, u.y, u.z, u.w};
+#pragma unroll
+    for (int i = 0; i < kQuad; ++i) {
+      if (first + i < n) values[i] = __fmul_rn(Activation::apply(gates[i]), ups[i]);
+    }
+    store_quad(values, first, n, out + row);
+  }
+  if (quantized.q == nullptr) return;
+  const QuadPlace at = {token, first, first < div_up(n, 32) * 32};
+  store_quantized(make_float4(values[0], values[1], values[2], values[3]), at, quantized);
+}
+
+template <typename Activation>
+LaunchError launch_gated(DeviceStream* stream, const float* gate, const float* up, int64_t stride,
+                         int64_t n_tokens, int64_t n, float* out, const DeviceRows& quantized) {
+  if (n_tokens == 0 || n == 0) return 0;
+  const dim3 grid(static_cast<unsigned>(n_tokens),
+                  static_cast<unsigned>(div_up(n, kThreads * kQuad)));
+  return LAUNCH(stream, grid, kThreads, 0, gated_kernel<Activation>, gate, up, stride, n, out,
+                quantized);
+}
+
+struct Parts {
+  const float* part[kMaxParts];
+  int32_t n;
+};
+
+__global__ void __launch_bounds__(kThreads) add_parts_kernel(float* sum, Parts parts, int64_t n) {
+  const int64_t first = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kQuad;
+  if (first + kQuad <= n) {
+    float4 total = *reinterpret_cast<const float4*>(sum + first);
+#pragma unroll 4
+    for (int p = 0; p < parts.n; ++p) {
+      const float4 term = *reinterpret_cast<const float4*>(parts.part[p] + first);
+      total = make_float4(__fadd_rn(total.x, term.x), __fadd_rn(total.y, term.y),
+                          __fadd_rn(total.z, term.z), __fadd_rn(total.w, term.w));
+    }
+    *reinterpret_cast<float4*>(sum + first) = total;
+    return;
+  }
+  for (int64_t i = first; i < n; ++i) {
+    float total = sum[i];
+    for (int p = 0; p < parts.n; ++p) total = __fadd_rn(total, parts.part[p][i]);
+    sum[i] = total;
+  }
+}
+
+}  // namespace
+
+LaunchError relu_mul(DeviceStream* stream, const float* gate, const float* up, int64_t stride,
+                     int64_t n_tokens, int64_t n, float* out, const DeviceRows& quantized) {
+  return launch_gated<Relu>(stream, gate, up, stride, n_tokens, n, out, quantized);
+}
+
+LaunchError silu_mul(DeviceStream* stream, const float* gate, const float* up, int64_t stride,
+                     int64_t n_tokens, int64_t n, float* out, const DeviceRows& quantized) {
+  return launch_gated<Silu>(stream, gate, up, stride, n_tokens, n, out, quantized);
+}
+
+LaunchError add_parts(DeviceStream* stream, float* sum, const float* const* parts, int32_t n_parts,
+                      int64_t n) {
+  if (n_parts == 0 || n == 0) return 0;
+  Parts copy = {{}, n_parts};
+  for (int32_t p = 0; p < n_parts; ++p) copy.part[p] = parts[p];
+  const auto grid = static_cast<unsigned>(div_up(n, kThreads * kQuad));
+  return LAUNCH(stream, grid, kThreads, 0, add_parts_kernel, sum, copy, n);
+}
+
+}  // namespace thermocline::kernels::SIMT_DEVICE

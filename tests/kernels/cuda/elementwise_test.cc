@@ -1,0 +1,128 @@
+// Gated activations and the sum of parts on every device: the CPU's bits.
+#include <limits>
+
+#include "tests/kernels/cuda/device_rows.h"
+#include "tests/kernels/cuda/device_testing.h"
+#include "tests/kernels/kernel_testing.h"
+
+namespace thermocline::kernels::testing {
+namespace {
+
+using Gated = LaunchError (*DeviceOps::*)(DeviceStream*, const float*, const float*, int64_t,
+                                          int64_t, int64_t, float*, const DeviceRows&);
+
+class DeviceElementwise : public DeviceTest {
+ protected:
+  struct Op {
+    Gated device;
+    void (*cpu)(const float*, const float*, int64_t, float*);
+  };
+  static std::vector<Op> GatedOps() {
+    const Ops& cpu = kernels::ops(Isa::kReference);
+    return {{&DeviceOps::relu_mul, cpu.relu_mul}, {&DeviceOps::silu_mul, cpu.silu_mul}};
+  }
+
+  // [n_tokens, stride], NaN where the device writes nothing.
+  static std::vector<float> OnCpu(const Op& op, const std::vector<float>& gate,
+                                  const std::vector<float>& up, int64_t n_tokens, int64_t n,
+                                  int64_t stride) {
+    std::vector<float> out(n_tokens * stride, std::nanf(""));
+    for (int64_t t = 0; t < n_tokens; ++t) {
+      op.cpu(gate.data() + t * stride, up.data() + t * stride, n, out.data() + t * stride);
+    }
+    return out;
+  }
+
+  void ExpectTheCpusBits(const std::vector<float>& gate, const std::vector<float>& up,
+                         int64_t n_tokens, int64_t n, int64_t stride) {
+    for (const Op& op : GatedOps()) {
+      const std::vector<float> expected = OnCpu(op, gate, up, n_tokens, n, stride);
+      float* out = device_->Allocate<float>(n_tokens * stride);
+      const int64_t n_padded = (n + 31) / 32 * 32;
+      const DeviceRows rows = AllocateRows(device_.get(), n_tokens, n_padded + 32);
+      device_->Check((ops_.*op.device)(stream_, device_->Upload(gate), device_->Upload(up), stride,
+                                       n_tokens, n, out, rows));
+      ASSERT_TRUE(same_bits(device_->Download(out, n_tokens * stride), expected)) << n;
+      std::vector<float> padded(n_tokens * n_padded, 0.0f);
+      for (int64_t t = 0; t < n_tokens; ++t) {
+        std::copy_n(expected.begin() + t * stride, n, padded.begin() + t * n_padded);
+      }
+      ExpectRows(device_.get(), rows, QuantizeOnCpu(padded, n_tokens, n_padded, n_padded), n_tokens,
+                 n_padded);
+    }
+  }
+
+  void ExpectSumOfParts(const std::vector<std::vector<float>>& parts, int64_t n) {
+    std::vector<float> expected = random_values(n, 1);
+    float* sum = device_->Upload(expected);
+    std::vector<const float*> pointers;
+    for (const std::vector<float>& part : parts) {
+      pointers.push_back(device_->Upload(part));
+      kernels::ops(Isa::kReference).add(expected.data(), part.data(), n, expected.data());
+    }
+    device_->Check(
+        ops_.add_parts(stream_, sum, pointers.data(), static_cast<int32_t>(pointers.size()), n));
+    EXPECT_TRUE(same_bits(device_->Download(sum, n), expected)) << parts.size() << " of " << n;
+  }
+};
+
+TEST_P(DeviceElementwise, GatedRowsOfEveryLengthHaveTheCpusBits) {
+  for (const int64_t n : lengths()) {
+    for (const int64_t n_tokens : {1, 3}) {
+      const int64_t stride = (n + 3) / 4 * 4 + 4;
+      ExpectTheCpusBits(random_values(n_tokens * stride, 2, 3.0f),
+                        random_values(n_tokens * stride, 3), n_tokens, n, stride);
+    }
+  }
+}
+
+TEST_P(DeviceElementwise, GatesOfEverySizeHaveTheCpusBits) {
+  std::vector<float> gate = {0.0f, -0.0f};
+  for (float value = 0x1p-149f; value < 0x1p127f; value *= 1.31f + 0x1p-20f) {
+    if (value < 1e-37f) value = std::max(value * 1.5f, value + 0x1p-149f);
+    gate.push_back(value);
+    gate.push_back(-value);
+  }
+  for (float value = -110.0f; value < 110.0f; value += 0.37f) gate.push_back(value);
+  for (const float value : {INFINITY, -INFINITY, std::nanf("")}) gate.push_back(value);
+  while (gate.size() % 4 != 0) gate.push_back(1.0f);
+  const int64_t n = std::ssize(gate);
+  ExpectTheCpusBits(gate, random_values(n, 4), 1, n, n);
+  ExpectTheCpusBits(std::vector<float>(n, 1.5f), gate, 1, n, n);
+}
+
+TEST_P(DeviceElementwise, GatedRowsMayBeWrittenOverTheirInput) {
+  const int64_t n = 1030, stride = 1032;
+  const std::vector<float> gate = random_values(stride, 5), up = random_values(stride, 6);
+  for (const Op& op : GatedOps()) {
+    std::vector<float> expected = OnCpu(op, gate, up, 1, n, stride);
+    expected.resize(n);
+    for (const bool over_gate : {true, false}) {
+      float *gate_at = device_->Upload(gate), *up_at = device_->Upload(up);
+      float* out = over_gate ? gate_at : up_at;
+      device_->Check((ops_.*op.device)(stream_, gate_at, up_at, stride, 1, n, out, {}));
+      EXPECT_TRUE(same_bits(device_->Download(out, n), expected)) << over_gate;
+    }
+  }
+}
+
+TEST_P(DeviceElementwise, PartsAreAddedInTheirOrder) {
+  for (const int64_t n : lengths()) {
+    std::vector<std::vector<float>> parts;
+    for (uint32_t p = 0; p < 3; ++p) parts.push_back(random_values(n, p + 7));
+    ExpectSumOfParts(parts, n);
+  }
+}
+
+TEST_P(DeviceElementwise, AnyNumberOfPartsIsAdded) {
+  std::vector<std::vector<float>> parts;
+  for (uint32_t p = 0; p <= 16; ++p) {
+    ExpectSumOfParts(parts, 515);
+    parts.push_back(random_values(515, p + 20));
+  }
+}
+
+INSTANTIATE_DEVICE_TESTS(DeviceElementwise);
+
+}  // namespace
+}  // namespace thermocline::kernels::testing

@@ -1,0 +1,99 @@
+// Which rows are chosen, on every device: as one host loop says it.
+#include <numeric>
+
+#include "tests/kernels/cuda/device_testing.h"
+#include "tests/kernels/kernel_testing.h"
+
+namespace thermocline::kernels::testing {
+namespace {
+
+struct Scores {
+  int64_t n_tokens, n_rows, stride;
+  std::vector<float> values, bias;  // bias: none, or [n_rows]
+  float threshold;
+};
+
+Scores RandomScores(int64_t n_tokens, int64_t n_rows, bool has_bias, float threshold) {
+  const int64_t stride = n_rows + 3;
+  const auto seed = static_cast<uint32_t>(n_rows + n_tokens);
+  return {n_tokens,
+          n_rows,
+          stride,
+          random_values(n_tokens * stride, seed),
+          has_bias ? random_values(n_rows, seed + 1, 0.2f) : std::vector<float>(),
+          threshold};
+}
+
+class DeviceSelect : public DeviceTest {
+ protected:
+  // Returns how many are chosen.
+  int64_t ExpectAsOneLoop(const Scores& s) {
+    std::vector<int32_t> expected;
+    std::vector<uint8_t> expected_mask(s.n_tokens * s.n_rows);
+    for (int64_t row = 0; row < s.n_rows; ++row) {
+      bool any = false;
+      for (int64_t t = 0; t < s.n_tokens; ++t) {
+        float score = s.values[t * s.stride + row];
+        if (!s.bias.empty()) score += s.bias[row];
+        const bool chosen = score > s.threshold || std::isnan(score);
+        expected_mask[t * s.n_rows + row] = chosen;
+        any |= chosen;
+      }
+      if (any) expected.push_back(static_cast<int32_t>(row));
+    }
+    auto* rows = device_->Allocate<int32_t>(s.n_rows);
+    auto* n = device_->Allocate<int32_t>(1);
+    auto* mask = device_->Allocate<uint8_t>(s.n_tokens * s.n_rows);
+    const float* bias = s.bias.empty() ? nullptr : device_->Upload(s.bias);
+    device_->Check(ops_.select(stream_, device_->Upload(s.values), s.stride, bias, s.threshold,
+                               s.n_tokens, s.n_rows, rows, n, mask));
+    const int64_t n_chosen = device_->Download(n, 1)[0];
+    EXPECT_EQ(n_chosen, std::ssize(expected)) << s.n_rows;
+    EXPECT_EQ(device_->Download(mask, s.n_tokens * s.n_rows), expected_mask) << s.n_rows;
+    const std::vector<int32_t> all = device_->Download(rows, s.n_rows);
+    EXPECT_EQ(std::vector<int32_t>(all.begin(), all.begin() + std::ssize(expected)), expected);
+    for (int64_t i = std::ssize(expected); i < s.n_rows; ++i) {  // 0xff: untouched
+      if (all[i] != -1) ADD_FAILURE() << "written behind the list, at " << i;
+    }
+    return n_chosen;
+  }
+};
+
+TEST_P(DeviceSelect, AnyNumberOfRowsAndTokens) {
+  for (const int64_t n_rows : {1, 2, 31, 32, 33, 255, 1000, 1024, 1025, 4099, 11008}) {
+    for (const int64_t n_tokens : {1, 2, 5}) {
+      for (const bool has_bias : {false, true}) {
+        ExpectAsOneLoop(RandomScores(n_tokens, n_rows, has_bias, 0.7f));
+      }
+    }
+  }
+}
+
+TEST_P(DeviceSelect, ManyRowsTakeSeveralRounds) {
+  for (const int64_t n_rows : {32768, 32769, 65537, 1 << 20}) {
+    ExpectAsOneLoop(RandomScores(1, n_rows, false, 1.1f));
+  }
+  ExpectAsOneLoop(RandomScores(3, 70000, true, 1.1f));
+}
+
+TEST_P(DeviceSelect, AllRowsOrNone) {
+  EXPECT_EQ(ExpectAsOneLoop(RandomScores(2, 40001, true, -100.0f)), 40001);
+  EXPECT_EQ(ExpectAsOneLoop(RandomScores(2, 40001, true, 100.0f)), 0);
+}
+
+TEST_P(DeviceSelect, NothingToChooseFromIsAnEmptyList) {
+  EXPECT_EQ(ExpectAsOneLoop(RandomScores(1, 0, false, 0.0f)), 0);
+  EXPECT_EQ(ExpectAsOneLoop(RandomScores(0, 100, false, 0.0f)), 0);
+}
+
+TEST_P(DeviceSelect, TheThresholdItselfIsNotAboveItAndANanIsChosen) {
+  Scores s = {1, 4, 4, {0.5f, std::nextafter(0.5f, 1.0f), std::nanf(""), -INFINITY}, {}, 0.5f};
+  EXPECT_EQ(ExpectAsOneLoop(s), 2);
+  s.bias = {std::nanf(""), 0.0f, 0.0f, INFINITY};  // the last one a NaN, too
+  EXPECT_EQ(ExpectAsOneLoop(s), 4);
+}
+
+INSTANTIATE_DEVICE_TESTS(DeviceSelect);
+
+}  // namespace
+}  // namespace thermocline::kernels::testing
