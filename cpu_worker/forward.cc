@@ -4,10 +4,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <set>
 #include <utility>
 
+#include "common/model/rope.h"
 #include "common/util/check.h"
+#include "common/worker/check_step.h"
 #include "fmt/format.h"
 
 namespace thermocline {
@@ -41,12 +42,7 @@ Forward::Forward(const Shard* shard, KvCache* cache, const kernels::Ops* ops, Te
   const int64_t max_tokens = options.max_tokens;
   const int64_t max_heads = max_kv_heads * config_.group_size();
   const int64_t state_size = 2 + config_.d_head;
-  for (int64_t i = 0; i < config_.n_rot / 2; ++i) {
-    const double factor = shard->rope_factors() != nullptr ? shard->rope_factors()[i] : 1.0;
-    const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(config_.n_rot);
-    inverse_frequency_.push_back(std::pow(config_.rope_freq_base, exponent) *
-                                 config_.rope_freq_scale / factor);
-  }
+  inverse_frequency_ = RopeFrequencies(config_, shard->rope_factors());
   cos_.resize(max_tokens * config_.n_rot / 2);
   sin_.resize(max_tokens * config_.n_rot / 2);
   h_.resize(max_tokens * config_.d_model);
@@ -101,7 +97,9 @@ void Forward::BeginStep() {
   if (step.ok()) {
     step_ = *step;
     tokens_.assign(step->tokens.begin(), step->tokens.end());
-    status_ = CheckStep();
+    status_ = CheckStep(
+        step_, tokens_,
+        {options_.max_tokens, options_.max_logit_rows, cache_->n_slots(), cache_->n_ctx()});
   }
   failed_ = !status_.ok();
   if (failed_) return;
@@ -117,36 +115,6 @@ void Forward::BeginStep() {
     const int32_t row = tokens_[token].logit_row;
     if (row >= 0) logit_tokens_[row] = static_cast<int32_t>(token);
   }
-}
-
-// The descriptor comes from another process: nothing in it is used as an index before this.
-absl::Status Forward::CheckStep() const {
-  const int64_t n_rows = step_.n_logit_rows;
-  if (step_.n_tokens() < 1 || step_.n_tokens() > options_.max_tokens || n_rows < 0 ||
-      n_rows > options_.max_logit_rows) {
-    return absl::InvalidArgumentError(fmt::format(
-        "step {} has {} tokens and {} logit rows; at most {} and {} are possible", step_.number,
-        step_.n_tokens(), n_rows, options_.max_tokens, options_.max_logit_rows));
-  }
-  std::vector<bool> row_seen(n_rows, false);
-  std::set<std::pair<int32_t, int32_t>> places;  // two tokens would write the same place at once
-  for (const StepToken& token : tokens_) {
-    const bool is_row_bad =
-        token.logit_row >= n_rows || (token.logit_row >= 0 && row_seen[token.logit_row]);
-    if (token.slot < 0 || token.slot >= cache_->n_slots() || token.position < 0 ||
-        token.position >= cache_->n_ctx() || is_row_bad || token.mode < TokenMode::kAsPlanned ||
-        token.mode > TokenMode::kExact || !places.emplace(token.slot, token.position).second) {
-      return absl::InvalidArgumentError(
-          fmt::format("step {}: slot {}, position {}, logit row {} is not possible", step_.number,
-                      token.slot, token.position, token.logit_row));
-    }
-    if (token.logit_row >= 0) row_seen[token.logit_row] = true;
-  }
-  if (std::find(row_seen.begin(), row_seen.end(), false) != row_seen.end()) {
-    return absl::InvalidArgumentError(
-        fmt::format("step {}: a logit row belongs to no token", step_.number));
-  }
-  return absl::OkStatus();
 }
 
 void Forward::RunStep(int32_t thread) {
@@ -170,11 +138,8 @@ void Forward::LoadInputs(int32_t thread) {
   const Team::Part tokens = TokensOf(thread);
   for (int64_t token = tokens.begin; token < tokens.end; ++token) {
     std::memcpy(h_.data() + token * d_model, step_.x + token * d_model, d_model * sizeof(float));
-    for (int64_t i = 0; i < n_pairs; ++i) {
-      const double angle = tokens_[token].position * inverse_frequency_[i];
-      cos_[token * n_pairs + i] = static_cast<float>(std::cos(angle));
-      sin_[token * n_pairs + i] = static_cast<float>(std::sin(angle));
-    }
+    RopeAngles(inverse_frequency_, tokens_[token].position, cos_.data() + token * n_pairs,
+               sin_.data() + token * n_pairs);
   }
   if (one_token()) std::memcpy(private_[thread].h.data(), step_.x, d_model * sizeof(float));
 }

@@ -58,7 +58,6 @@ class Forward {
     std::vector<float> state;     // [2 + d_head]
   };
 
-  absl::Status CheckStep() const;  // of step_ and tokens_
   void RunStep(int32_t thread);
   void LoadInputs(int32_t thread);
   // The leader takes the next step; failed_ ends the service.

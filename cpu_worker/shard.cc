@@ -7,7 +7,7 @@
 
 #include "common/util/check.h"
 #include "common/util/status_macros.h"
-#include "cpu_worker/row_cursor.h"
+#include "common/worker/row_cursor.h"
 #include "fmt/format.h"
 
 namespace thermocline {

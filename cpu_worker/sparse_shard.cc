@@ -6,7 +6,7 @@
 #include "common/gguf/dequantize.h"
 #include "common/util/check.h"
 #include "common/util/status_macros.h"
-#include "cpu_worker/row_cursor.h"
+#include "common/worker/row_cursor.h"
 #include "cpu_worker/shard.h"
 #include "fmt/format.h"
 #include "kernels/sketch.h"

@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(kThreads) add_chunk(Arguments arguments) {
   const int64_t col = (static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x) * kOctet;
   if (col >= w.n_cols) return;
   float sums[kTokens][kOctet] = {};
-  OctetScales scales;
+  OctetScales scales = {};
   for (int begin = 0; begin < n; begin += kInFlight) {
     RawOctet<Format> octets[kInFlight];
 #pragma unroll

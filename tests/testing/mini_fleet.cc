@@ -38,42 +38,64 @@ absl::StatusOr<std::unique_ptr<MiniFleet>> MiniFleet::Create(const GgufFile* fil
   shape.max_logit_rows = static_cast<int32_t>(options.max_logit_rows);
   ASSIGN_OR_RETURN(fleet->segment_, Segment::Create(shape, /*epoch=*/7, options.spin_us));
   fleet->driver_ = std::make_unique<StepDriver>(fleet->segment_.get());
-  const kernels::Ops* ops = &kernels::ops(options.isa);
   for (int32_t i = 0; i < plan.n_ranks(); ++i) {
     auto rank = std::make_unique<Rank>();
-    rank->team = std::make_unique<Team>(plan.ranks[i].n_threads, options.spin_us);
     ShardSpec spec = SpecOfRank(plan, i, options.profile);
     spec.f32_activations = options.f32_activations;
-    bool predicts = false;
-    for (ShardSpec::Layer& layer : spec.layers) {
-      layer.threshold = options.threshold;
-      predicts = predicts || layer.mode == Sparsity::kPredict;
-    }
-    Predictor predictor;
-    if (predicts) {
-      ASSIGN_OR_RETURN(predictor, PredictorOfModel(*file, config));
-    }
-    ASSIGN_OR_RETURN(rank->shard, Shard::Create(file, config, spec, file, &predictor));
-    RETURN_IF_ERROR(rank->shard->Load(*rank->team, [](int64_t, int64_t) { return true; }));
-    std::vector<int64_t> heads;
-    for (const ShardSpec::Layer& layer : spec.layers) heads.push_back(layer.kv_heads.size());
-    ASSIGN_OR_RETURN(
-        rank->cache,
-        KvCache::Create(heads, /*n_slots=*/1, options.n_ctx, config.d_head,
-                        options.f32_kv ? kernels::KvType::kF32 : kernels::KvType::kF16));
-    rank->forward =
-        std::make_unique<Forward>(rank->shard.get(), rank->cache.get(), ops, rank->team.get(),
-                                  Forward::Options{options.f32_activations, options.measures_recall,
-                                                   options.batch_size, options.max_logit_rows});
+    for (ShardSpec::Layer& layer : spec.layers) layer.threshold = options.threshold;
+    RETURN_IF_ERROR(plan.ranks[i].kind == RankKind::kGpu
+                        ? fleet->MakeGpuRank(spec, rank.get())
+                        : fleet->MakeCpuRank(plan.ranks[i], spec, rank.get()));
     rank->exchange = std::make_unique<ShmExchange>(fleet->segment_.get(), i,
                                                    static_cast<int32_t>(spec.vocab.begin));
     fleet->ranks_.push_back(std::move(rank));
   }
   for (const auto& rank : fleet->ranks_) {
-    rank->thread =
-        std::thread([rank = rank.get()] { rank->end = rank->forward->Serve(*rank->exchange); });
+    rank->thread = std::thread([rank = rank.get()] {
+      rank->end = rank->forward != nullptr ? rank->forward->Serve(*rank->exchange)
+                                           : rank->device_forward->Serve(*rank->exchange);
+    });
   }
   return fleet;
+}
+
+absl::Status MiniFleet::MakeCpuRank(const RankPlan& plan, const ShardSpec& spec, Rank* rank) {
+  rank->team = std::make_unique<Team>(plan.n_threads, options_.spin_us);
+  const bool predicts =
+      std::any_of(spec.layers.begin(), spec.layers.end(),
+                  [](const ShardSpec::Layer& layer) { return layer.mode == Sparsity::kPredict; });
+  Predictor predictor;
+  if (predicts) {
+    ASSIGN_OR_RETURN(predictor, PredictorOfModel(*file_, config_));
+  }
+  ASSIGN_OR_RETURN(rank->shard, Shard::Create(file_, config_, spec, file_, &predictor));
+  RETURN_IF_ERROR(rank->shard->Load(*rank->team, [](int64_t, int64_t) { return true; }));
+  std::vector<int64_t> heads;
+  for (const ShardSpec::Layer& layer : spec.layers) heads.push_back(layer.kv_heads.size());
+  ASSIGN_OR_RETURN(
+      rank->cache,
+      KvCache::Create(heads, /*n_slots=*/1, options_.n_ctx, config_.d_head,
+                      options_.f32_kv ? kernels::KvType::kF32 : kernels::KvType::kF16));
+  rank->forward = std::make_unique<Forward>(
+      rank->shard.get(), rank->cache.get(), &kernels::ops(options_.isa), rank->team.get(),
+      Forward::Options{options_.f32_activations, options_.measures_recall, options_.batch_size,
+                       options_.max_logit_rows});
+  return absl::OkStatus();
+}
+
+absl::Status MiniFleet::MakeGpuRank(const ShardSpec& spec, Rank* rank) {
+  const DeviceForward::Options options = {options_.batch_size, options_.max_logit_rows,
+                                          /*n_slots=*/1, options_.n_ctx};
+  ASSIGN_OR_RETURN(rank->device, OpenDevice("emulated"));
+  ASSIGN_OR_RETURN(rank->device_shard,
+                   DeviceShard::Create(
+                       file_, config_, spec,
+                       {1, options.n_ctx, DeviceForward::WorkspaceBytes(config_, spec, options), 0},
+                       rank->device.get()));
+  RETURN_IF_ERROR(rank->device_shard->Load([](int64_t, int64_t) { return true; }));
+  rank->device_forward =
+      std::make_unique<DeviceForward>(rank->device_shard.get(), rank->device.get(), options);
+  return absl::OkStatus();
 }
 
 MiniFleet::~MiniFleet() {
@@ -111,6 +133,7 @@ absl::StatusOr<std::vector<float>> MiniFleet::Run(const std::vector<int32_t>& to
 FfnCounts MiniFleet::Counts() const {
   FfnCounts sum;
   for (const auto& rank : ranks_) {
+    if (rank->forward == nullptr) continue;
     for (const FfnCounts& layer : rank->forward->totals().ffn) sum.Add(layer);
   }
   return sum;

@@ -1,5 +1,6 @@
-// A whole fleet in one process: every rank is a thread (with its team) on one segment, without gRPC
-// and without the coordinator's programs. For tests of the step and of the exchange under it.
+// A whole fleet in one process: every rank is a thread (with its team; of kind gpu on the emulated
+// device) on one segment, without gRPC and without the coordinator's programs. For tests of the
+// step and of the exchange under it.
 #pragma once
 
 #include <memory>
@@ -13,6 +14,7 @@
 #include "common/gguf/gguf_file.h"
 #include "common/plan/plan.h"
 #include "cpu_worker/forward.h"
+#include "gpu_worker/device_forward.h"
 #include "kernels/ops.h"
 
 namespace thermocline::testing {
@@ -46,7 +48,7 @@ class MiniFleet {
   absl::StatusOr<std::vector<float>> Run(const std::vector<int32_t>& tokens, int64_t n_past,
                                          int64_t step_tokens);
   const ModelConfig& config() const { return config_; }
-  // Of all ranks and layers.
+  // Of all CPU ranks and layers.
   FfnCounts Counts() const;
   Forward& forward(int32_t rank) { return *ranks_[rank]->forward; }
   Segment& segment() { return *segment_; }
@@ -57,11 +59,16 @@ class MiniFleet {
     std::unique_ptr<Shard> shard;
     std::unique_ptr<KvCache> cache;
     std::unique_ptr<Forward> forward;
+    std::unique_ptr<Device> device;  // of kind gpu: these three instead of the above
+    std::unique_ptr<DeviceShard> device_shard;
+    std::unique_ptr<DeviceForward> device_forward;
     std::unique_ptr<ShmExchange> exchange;
     std::thread thread;
     absl::Status end;
   };
   MiniFleet() = default;
+  absl::Status MakeCpuRank(const RankPlan& plan, const ShardSpec& spec, Rank* rank);
+  absl::Status MakeGpuRank(const ShardSpec& spec, Rank* rank);
 
   const GgufFile* file_ = nullptr;
   ModelConfig config_;

@@ -1,0 +1,49 @@
+// A GPU, or the one that is emulated on the host: memory, one stream, operations. Nothing of CUDA
+// passes this header; each of its errors becomes a Status that names the call and what to do.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/cuda/device_ops.h"
+
+namespace thermocline {
+
+struct DeviceMemory {
+  int64_t free_bytes = 0;
+  int64_t total_bytes = 0;
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  virtual const std::string& name() const = 0;  // "cuda:0", "emulated"
+  virtual std::string description() const = 0;  // "cuda:0 (NVIDIA H100 80GB HBM3)"
+  virtual const kernels::DeviceOps& ops() const = 0;
+  virtual kernels::DeviceStream* stream() = 0;
+  virtual absl::StatusOr<DeviceMemory> Memory() const = 0;
+
+  // 256-byte aligned, freed with the device. ResourceExhausted with the numbers.
+  virtual absl::StatusOr<uint8_t*> Allocate(int64_t n_bytes) = 0;
+  // In the stream's order; host memory must stay as it is until Synchronize.
+  virtual absl::Status Upload(void* device, const void* host, int64_t n_bytes) = 0;
+  virtual absl::Status Download(void* host, const void* device, int64_t n_bytes) = 0;
+  virtual absl::Status Fill(void* device, uint8_t byte, int64_t n_bytes) = 0;
+  // Until all of the stream is done; then what went wrong in it.
+  virtual absl::Status Synchronize() = 0;
+  // What a launch returned.
+  virtual absl::Status Check(kernels::LaunchError error, const char* op) const = 0;
+};
+
+// "emulated" or "cuda:N". InvalidArgument for another name; Unavailable where there is no such
+// card, with what the driver says.
+absl::StatusOr<std::unique_ptr<Device>> OpenDevice(const std::string& name);
+
+// In device_cuda.cc; Unimplemented in builds without CUDA.
+absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int32_t number);
+
+}  // namespace thermocline

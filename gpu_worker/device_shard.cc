@@ -1,0 +1,222 @@
+// Which rows and columns of which tensors a GPU rank needs, and sending them.
+#include "gpu_worker/device_shard.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "common/util/check.h"
+#include "common/util/status_macros.h"
+#include "common/worker/row_cursor.h"
+#include "fmt/format.h"
+
+namespace thermocline {
+namespace {
+
+constexpr int64_t kAlignment = 256;
+constexpr double kGib = 1024.0 * 1024 * 1024;
+
+int64_t Aligned(int64_t n_bytes) { return (n_bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<DeviceShard>> DeviceShard::Create(const GgufFile* file,
+                                                                 const ModelConfig& config,
+                                                                 const ShardSpec& spec,
+                                                                 const Options& options,
+                                                                 Device* device) {
+  if (config.d_head % 32 != 0 || config.d_head > 256) {
+    return absl::UnimplementedError(
+        fmt::format("{}: attention heads of {} values are not computed on a GPU yet, only "
+                    "multiples of 32 up to "
+                    "256; leave attention to CPU ranks",
+                    file->path(), config.d_head));
+  }
+  if (config.activation == Activation::kReluRelu) {
+    return absl::UnimplementedError(
+        fmt::format("{}: ReLU on gate and up is not computed on a GPU yet; take --gpu-device none",
+                    file->path()));
+  }
+  std::unique_ptr<DeviceShard> shard(new DeviceShard());
+  shard->file_ = file;
+  shard->device_ = device;
+  shard->config_ = config;
+  shard->spec_ = spec;
+  if (const GgufTensor* factors = FindRole(*file, Role::kRopeFreqs)) {
+    shard->rope_factors_.resize(factors->n_bytes / sizeof(float));
+    std::memcpy(shard->rope_factors_.data(), file->TensorBytes(*factors).data(), factors->n_bytes);
+  }
+  shard->layers_.resize(spec.layers.size());  // before pointers into it are taken
+  for (size_t i = 0; i < spec.layers.size(); ++i) {
+    shard->PlanLayer(static_cast<int64_t>(i), spec.layers[i]);
+    DeviceLayer& layer = shard->layers_[i];
+    layer.kv.n_ctx = options.n_ctx;
+    layer.kv.n_kv_heads = static_cast<int32_t>(layer.n_kv_heads);
+    layer.kv.d_head = static_cast<int32_t>(config.d_head);
+    shard->kv_bytes_ += 2 * Aligned(options.n_slots * options.n_ctx * layer.n_kv_heads *
+                                    config.d_head * static_cast<int64_t>(sizeof(uint16_t)));
+  }
+  const GgufTensor* output = FindRole(*file, Role::kOutput);
+  if (output == nullptr) output = FindRole(*file, Role::kTokenEmbedding);
+  shard->AddMatrix(output, {spec.vocab}, {0, config.d_model}, &shard->output_);
+  shard->AddVector(shard->Tensor(Role::kOutputNorm, 0), &shard->output_norm_);
+  RETURN_IF_ERROR(shard->TakeMemory(options));
+  return shard;
+}
+
+absl::Status DeviceShard::TakeMemory(const Options& options) {
+  for (const Job& job : jobs_) weight_bytes_ += Aligned(job.n_bytes);
+  const int64_t workspace = Aligned(options.workspace_bytes);
+  const int64_t total = weight_bytes_ + kv_bytes_ + workspace;
+  ASSIGN_OR_RETURN(const DeviceMemory memory, device_->Memory());
+  const int64_t limit = options.budget_bytes > 0 ? std::min(options.budget_bytes, memory.free_bytes)
+                                                 : memory.free_bytes;
+  if (total > limit) {
+    return absl::ResourceExhaustedError(fmt::format(
+        "{}: weights {:.2f} GiB, KV cache {:.2f} GiB and buffers {:.2f} GiB are more than the "
+        "{:.2f} "
+        "GiB that may be taken; lower --gpu-layers or --vram-budget in the plan, or --ctx-size",
+        device_->name(), static_cast<double>(weight_bytes_) / kGib,
+        static_cast<double>(kv_bytes_) / kGib, static_cast<double>(workspace) / kGib,
+        static_cast<double>(limit) / kGib));
+  }
+  ASSIGN_OR_RETURN(uint8_t * memory_at, device_->Allocate(std::max(total, kAlignment)));
+  for (Job& job : jobs_) {
+    job.at = memory_at;
+    job.place(memory_at);
+    memory_at += Aligned(job.n_bytes);
+  }
+  for (DeviceLayer& layer : layers_) {
+    const int64_t n_bytes = Aligned(options.n_slots * options.n_ctx * layer.n_kv_heads *
+                                    config_.d_head * static_cast<int64_t>(sizeof(uint16_t)));
+    layer.kv.k = memory_at;
+    layer.kv.v = memory_at + n_bytes;
+    memory_at += 2 * n_bytes;
+  }
+  workspace_ = memory_at;
+  return absl::OkStatus();
+}
+
+const GgufTensor* DeviceShard::Tensor(Role role, int64_t layer) const {
+  const GgufTensor* tensor = FindRole(*file_, role, layer);
+  THERMOCLINE_CHECK(tensor != nullptr);  // CheckTensors has seen the file
+  return tensor;
+}
+
+void DeviceShard::PlanLayer(int64_t index, const ShardSpec::Layer& spec) {
+  DeviceLayer& layer = layers_[index];
+  layer.n_kv_heads = spec.kv_heads.size();
+  layer.n_neurons = TotalSize(spec.neurons);
+  AddVector(Tensor(Role::kAttentionNorm, index), &layer.attention_norm);
+  AddVector(Tensor(Role::kFfnNorm, index), &layer.ffn_norm);
+  const Range all = {0, config_.d_model};
+  const int64_t kv_width = config_.d_head;                        // rows of one KV head in k and v
+  const int64_t q_width = config_.d_head * config_.group_size();  // rows of its query heads in q
+  const Range q_rows = {spec.kv_heads.begin * q_width, spec.kv_heads.end * q_width};
+  const Range kv_rows = {spec.kv_heads.begin * kv_width, spec.kv_heads.end * kv_width};
+  if (layer.n_kv_heads > 0) {
+    AddMatrix(Tensor(Role::kAttentionQ, index), {q_rows}, all, &layer.q);
+    AddMatrix(Tensor(Role::kAttentionK, index), {kv_rows}, all, &layer.k);
+    AddMatrix(Tensor(Role::kAttentionV, index), {kv_rows}, all, &layer.v);
+    AddMatrix(Tensor(Role::kAttentionOutput, index), {all}, q_rows, &layer.o);
+  }
+  if (layer.n_neurons > 0) {
+    AddMatrix(Tensor(Role::kFfnGate, index), spec.neurons, all, &layer.gate);
+    AddMatrix(Tensor(Role::kFfnUp, index), spec.neurons, all, &layer.up);
+    PlanDown(index, spec);
+  }
+}
+
+void DeviceShard::AddMatrix(const GgufTensor* tensor, const std::vector<Range>& rows, Range cols,
+                            kernels::DeviceMatrix* matrix) {
+  *matrix = kernels::device_layout(tensor->type, TotalSize(rows), cols.begin, cols.size());
+  const uint8_t* bytes = file_->TensorBytes(*tensor).data();
+  const auto row_bytes = static_cast<int64_t>(tensor->row_bytes());
+  const kernels::DeviceMatrix layout = *matrix;
+  jobs_.push_back({tensor, kernels::device_matrix_bytes(layout),
+                   [matrix](uint8_t* at) { kernels::place_device_matrix(at, matrix); },
+                   [=](uint8_t* image) {
+                     RowCursor cursor(rows, 0);
+                     for (int64_t row = 0; row < layout.n_rows; ++row) {
+                       kernels::pack_device_row(layout, cols.begin, row,
+                                                bytes + cursor.Next() * row_bytes, image);
+                     }
+                   }});
+}
+
+void DeviceShard::PlanDown(int64_t index, const ShardSpec::Layer& spec) {
+  kernels::DeviceNeurons* down = &layers_[index].down;
+  const int64_t n_neurons = layers_[index].n_neurons, d_model = config_.d_model;
+  const std::vector<Range>& neurons = spec.neurons;
+  const auto place = [down](uint8_t* at) { kernels::place_device_neurons(at, down); };
+  if (const GgufTensor* tensor = FindRole(*file_, Role::kFfnDownT, index)) {
+    *down = kernels::device_transposed_layout(tensor->type, n_neurons, d_model);
+    const kernels::DeviceNeurons layout = *down;
+    const uint8_t* bytes = file_->TensorBytes(*tensor).data();
+    const auto row_bytes = static_cast<int64_t>(tensor->row_bytes());
+    jobs_.push_back({tensor, kernels::device_neuron_bytes(layout), place, [=](uint8_t* image) {
+                       RowCursor cursor(neurons, 0);
+                       for (int64_t row = 0; row < n_neurons; ++row) {
+                         kernels::pack_device_transposed_row(
+                             layout, row, bytes + cursor.Next() * row_bytes, image);
+                       }
+                     }});
+    return;
+  }
+  const GgufTensor* tensor = Tensor(Role::kFfnDown, index);
+  // The file's blocks of 32 neurons with one here, and where each neuron of them goes.
+  std::vector<int64_t> blocks;
+  std::vector<int32_t> row_at;  // [n_blocks, 32], or -1
+  int32_t row = 0;
+  for (const Range& range : neurons) {
+    for (int64_t i = range.begin; i < range.end; ++i) {
+      if (blocks.empty() || blocks.back() != i / kNeuronUnit) {
+        blocks.push_back(i / kNeuronUnit);
+        row_at.resize(row_at.size() + kNeuronUnit, -1);
+      }
+      row_at[row_at.size() - kNeuronUnit + i % kNeuronUnit] = row++;
+    }
+  }
+  const auto n_blocks = static_cast<int64_t>(blocks.size());
+  *down = kernels::device_neuron_layout(tensor->type, n_neurons, n_blocks, d_model);
+  const kernels::DeviceNeurons layout = *down;
+  const uint8_t* bytes = file_->TensorBytes(*tensor).data();
+  const auto row_bytes = static_cast<int64_t>(tensor->row_bytes());
+  jobs_.push_back({tensor, kernels::device_neuron_bytes(layout), place, [=](uint8_t* image) {
+                     for (int64_t b = 0; b < n_blocks; ++b) {
+                       kernels::pack_device_neuron_block(layout, b, row_at.data() + b * kNeuronUnit,
+                                                         bytes, row_bytes, blocks[b], image);
+                     }
+                   }});
+}
+
+void DeviceShard::AddVector(const GgufTensor* tensor, const float** vector) {
+  const auto n_bytes = static_cast<int64_t>(tensor->n_bytes);
+  const uint8_t* bytes = file_->TensorBytes(*tensor).data();
+  jobs_.push_back({tensor, n_bytes,
+                   [vector](uint8_t* at) { *vector = reinterpret_cast<const float*>(at); },
+                   [=](uint8_t* image) { std::memcpy(image, bytes, n_bytes); }});
+}
+
+absl::Status DeviceShard::Load(const std::function<bool(int64_t, int64_t)>& on_progress) {
+  int64_t n_bytes = 0, done = 0;
+  for (const Job& job : jobs_) n_bytes = std::max(n_bytes, job.n_bytes);
+  std::vector<uint8_t> image(n_bytes);
+  for (const Job& job : jobs_) {
+    std::fill_n(image.begin(), job.n_bytes, uint8_t{0});
+    job.pack(image.data());
+    RETURN_IF_ERROR(device_->Upload(job.at, image.data(), job.n_bytes));
+    RETURN_IF_ERROR(device_->Synchronize());
+    file_->DropPages(job.tensor->file_offset, job.tensor->n_bytes);
+    done += Aligned(job.n_bytes);
+    if (!on_progress(done, weight_bytes_)) return absl::CancelledError("loading was cancelled");
+  }
+  jobs_.clear();
+  for (const DeviceLayer& layer : layers_) {  // what no token has written is read by no one; zeros
+    if (layer.n_kv_heads == 0) continue;      // make a wrong read harmless
+    const auto n = static_cast<uint8_t*>(layer.kv.v) - static_cast<uint8_t*>(layer.kv.k);
+    RETURN_IF_ERROR(device_->Fill(layer.kv.k, 0, 2 * n));
+  }
+  return device_->Synchronize();
+}
+
+}  // namespace thermocline

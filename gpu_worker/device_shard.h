@@ -1,0 +1,95 @@
+// A GPU rank's weights and KV cache: read from the GGUF by a plan, brought into the kernels' layout
+// on the host, in one allocation of device memory. What is computed with them is device_forward.h.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/gguf/gguf_file.h"
+#include "common/model/config.h"
+#include "common/model/tensor_table.h"
+#include "common/worker/shard_spec.h"
+#include "gpu_worker/device.h"
+
+namespace thermocline {
+
+struct DeviceLayer {
+  int64_t n_kv_heads = 0;
+  int64_t n_neurons = 0;
+  const float* attention_norm = nullptr;  // [d_model]
+  const float* ffn_norm = nullptr;        // [d_model]
+  kernels::DeviceMatrix q, k, v, o;       // o: [d_model, n_heads * d_head]
+  kernels::DeviceMatrix gate, up;         // [n_neurons, d_model]
+  kernels::DeviceNeurons down;            // [n_neurons, d_model]
+  kernels::DeviceKv kv;
+};
+
+class DeviceShard {
+ public:
+  struct Options {
+    int64_t n_slots = 1;
+    int64_t n_ctx = 1;
+    int64_t workspace_bytes = 0;  // of a step, kept for its buffers
+    int64_t budget_bytes = 0;     // of device memory for all of it; 0: what is free
+  };
+  // Lays it out and takes the memory; nothing is read yet. The file must outlive the loading.
+  // ResourceExhausted, with what each part takes and the flags that lower it, when it is more than
+  // the budget.
+  static absl::StatusOr<std::unique_ptr<DeviceShard>> Create(const GgufFile* file,
+                                                             const ModelConfig& config,
+                                                             const ShardSpec& spec,
+                                                             const Options& options,
+                                                             Device* device);
+  // on_progress(bytes done, bytes in all); false ends the loading (Cancelled).
+  absl::Status Load(const std::function<bool(int64_t, int64_t)>& on_progress);
+
+  const ModelConfig& config() const { return config_; }
+  const ShardSpec& spec() const { return spec_; }
+  const std::vector<DeviceLayer>& layers() const { return layers_; }
+  Range vocab() const { return spec_.vocab; }
+  const kernels::DeviceMatrix& output() const { return output_; }  // [vocab rows, d_model]
+  const float* output_norm() const { return output_norm_; }
+  const float* rope_factors() const {  // [n_rot / 2], on the host; or null
+    return rope_factors_.empty() ? nullptr : rope_factors_.data();
+  }
+  uint8_t* workspace() const { return workspace_; }
+  int64_t weight_bytes() const { return weight_bytes_; }
+  int64_t kv_bytes() const { return kv_bytes_; }
+
+ private:
+  // Something to be packed on the host and sent. place gets its address on the device; pack fills
+  // the host's image of it.
+  struct Job {
+    const GgufTensor* tensor;
+    int64_t n_bytes;
+    std::function<void(uint8_t*)> place;
+    std::function<void(uint8_t*)> pack;
+    uint8_t* at = nullptr;  // on the device
+  };
+
+  DeviceShard() = default;
+  void PlanLayer(int64_t index, const ShardSpec::Layer& spec);
+  void PlanDown(int64_t index, const ShardSpec::Layer& spec);
+  void AddMatrix(const GgufTensor* tensor, const std::vector<Range>& rows, Range cols,
+                 kernels::DeviceMatrix* matrix);
+  void AddVector(const GgufTensor* tensor, const float** vector);
+  absl::Status TakeMemory(const Options& options);
+  const GgufTensor* Tensor(Role role, int64_t layer) const;
+
+  const GgufFile* file_ = nullptr;
+  Device* device_ = nullptr;
+  ModelConfig config_;
+  ShardSpec spec_;
+  std::vector<float> rope_factors_;
+  std::vector<DeviceLayer> layers_;
+  kernels::DeviceMatrix output_;
+  const float* output_norm_ = nullptr;
+  uint8_t* workspace_ = nullptr;
+  std::vector<Job> jobs_;
+  int64_t weight_bytes_ = 0, kv_bytes_ = 0;
+};
+
+}  // namespace thermocline

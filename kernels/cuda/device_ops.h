@@ -1,0 +1,172 @@
+// The operations a GPU worker computes with, as one table of function pointers for each device:
+// CUDA and the emulated one (kernels/simt) have the same sources. Every call puts work at the end
+// of a stream and returns; pointers are of device memory unless they say otherwise. No allocation,
+// no synchronization, and nothing of CUDA in this header.
+//
+// Numbers: the same inputs, shapes and plan give the same bits on one device: every sum has a fixed
+// order, and no float is added to memory atomically. They are not the bits of the CPU's ops, whose
+// order is another; each op says how far it may be from them. Integer parts (a block's dot product,
+// the quantization of activations) are exact, as there.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/matrix.h"
+#include "kernels/cuda/neurons.h"
+
+namespace thermocline::kernels {
+
+struct DeviceStream;  // a cudaStream_t, or a simt::Stream
+
+// 0, or the error's number in its device's terms: what launches return. Later errors show when the
+// stream is synchronized.
+using LaunchError = int;
+
+// int8 activations as ops.h has them: per 32 values scale = amax / 127, q rounded half to even.
+struct DeviceRows {
+  int8_t* q = nullptr;     // [n_tokens, stride], 16-byte aligned; stride a multiple of 32
+  float* scale = nullptr;  // [n_tokens, stride / 32]
+  int32_t* sum = nullptr;  // [n_tokens, stride / 32], of a block's q
+  int64_t stride = 0;
+};
+
+// Rows of a matrix, ascending: rows[0 .. *n), *n <= max. rows null: all of them, in order.
+struct RowList {
+  const int32_t* rows = nullptr;
+  const int32_t* n = nullptr;
+  int64_t max = 0;
+};
+
+// A token's place, as in StepToken.
+struct DeviceToken {
+  int32_t slot;
+  int32_t position;
+};
+
+enum class DeviceKvType { kF16, kQ8_0 };
+
+// The KV cache of one layer: [n_slots, n_ctx, n_kv_heads, d_head] for k and for v. f16, or int8
+// with an f16 scale for each 32 values ([n_slots, n_ctx, n_kv_heads, d_head / 32]).
+struct DeviceKv {
+  void* k = nullptr;
+  void* v = nullptr;
+  uint16_t* k_scale = nullptr;  // kQ8_0
+  uint16_t* v_scale = nullptr;
+  DeviceKvType type = DeviceKvType::kF16;
+  int64_t n_ctx = 0;
+  int32_t n_kv_heads = 0;
+  int32_t d_head = 0;  // a multiple of 32, at most 256; k and v are 16-byte aligned
+};
+
+struct DeviceOps {
+  const char* name;  // "cuda", "emulated"
+
+  // x [n_tokens, x_stride] (16-byte aligned, x_stride a multiple of 4) -> out, n values a token (a
+  // multiple of 32). The CPU's bits.
+  LaunchError (*quantize)(DeviceStream* stream, const float* x, int64_t x_stride, int64_t n_tokens,
+                          int64_t n, const DeviceRows& out);
+
+  // out = x * (1 / sqrt(mean(x^2) + eps)) * weight, n values a token (a multiple of 32), all
+  // 16-byte aligned; in f32 [n_tokens, n] (out null: not wanted), and in int8 (quantized.q null:
+  // not wanted). Within 2 * ceil(n / 4096) + 10 roundings of the true value before quantization:
+  // sums of squares have 4 * ceil(n / 4096) + 10 of them on their way, which the root halves.
+  LaunchError (*rms_norm)(DeviceStream* stream, const float* x, const float* weight,
+                          int64_t n_tokens, int64_t n, float eps, float* out,
+                          const DeviceRows& quantized);
+
+  // out[t * out_stride + i] = row list.rows[i] . x_t. Quantized types read x, float types x_f32
+  // [n_tokens, x_stride] (16-byte aligned, x_stride a multiple of 4). Terms of a block as the
+  // CPU's, to the bit; their sum in another order: within (n_blocks + 5) * 2^-24 * sum |term|.
+  LaunchError (*matmul)(DeviceStream* stream, const DeviceMatrix& w, const RowList& list,
+                        const DeviceRows& x, const float* x_f32, int64_t x_stride, int64_t n_tokens,
+                        float* out, int64_t out_stride);
+
+  // out[i] = act(gate[i]) * up[i] for n values a token, [n_tokens, stride]; act: max(x, 0), or x /
+  // (1 + exp(-x)). The CPU's bits. 16-byte aligned, stride a multiple of 4; out may be gate or up.
+  // quantized (q null: not wanted): the same in int8, n rounded up to 32 with zeros.
+  LaunchError (*relu_mul)(DeviceStream* stream, const float* gate, const float* up, int64_t stride,
+                          int64_t n_tokens, int64_t n, float* out, const DeviceRows& quantized);
+  LaunchError (*silu_mul)(DeviceStream* stream, const float* gate, const float* up, int64_t stride,
+                          int64_t n_tokens, int64_t n, float* out, const DeviceRows& quantized);
+
+  // sum[i] = ((sum[i] + parts[0][i]) + parts[1][i]) + ...: the exchange's order. n_parts at
+  // most 16, all 16-byte aligned. The CPU's bits.
+  LaunchError (*add_parts)(DeviceStream* stream, float* sum, const float* const* parts /* host */,
+                           int32_t n_parts, int64_t n);
+
+  // Which rows have scores [n_tokens, stride] (+ bias [n_rows], may be null) above the threshold
+  // for any token; a NaN is chosen. Writes the list in ascending order to rows [n_rows] and its
+  // length to *n; mask [n_tokens, n_rows] says it for each token. One block: n_rows at most 2^20.
+  LaunchError (*select)(DeviceStream* stream, const float* scores, int64_t stride,
+                        const float* bias, float threshold, int64_t n_tokens, int64_t n_rows,
+                        int32_t* rows, int32_t* n, uint8_t* mask);
+
+  // out[t * n_cols + col] = sum over i of a[t * a_stride + i] * the weight of neuron list.rows[i],
+  // i ascending in chunks of 64 from the first, chunks added in order: one f32 fma each, with the
+  // weight as the file's blocks are dequantized, to the bit; a of 0 is skipped. Within (n + 2) *
+  // 2^-24 * sum |term|. workspace: add_neurons_bytes(...), 16-byte aligned.
+  LaunchError (*add_neurons)(DeviceStream* stream, const DeviceNeurons& w, const RowList& list,
+                             const float* a, int64_t a_stride, int64_t n_tokens, float* out,
+                             void* workspace);
+
+  // Rotates q [n_tokens, n_heads, d_head] in place and k [n_tokens, n_kv_heads, d_head], pairs (2i,
+  // 2i+1) for i < n_rot / 2 by cos and sin [n_tokens, n_rot / 2] (made on the host in f64), and
+  // puts k and v in the cache at each token's place. The CPU's bits: the rotation, and f16 (a NaN
+  // is a NaN). kQ8_0: q as ops.h's quantize, in steps of amax / 127 (half to even); then that scale
+  // is rounded to f16. No two tokens have one place.
+  LaunchError (*rope_store)(DeviceStream* stream, float* q, const float* k, const float* v,
+                            const float* cos, const float* sin, int64_t n_rot,
+                            const DeviceToken* tokens, int64_t n_tokens, int32_t n_heads,
+                            const DeviceKv& kv);
+
+  // out [n_tokens, n_heads, d_head]: each token's query attends to positions [max(0, position + 1 -
+  // window), position] of its slot (window 0: all), also those that the same step's rope_store put
+  // there; nothing else in the cache shows, NaNs neither. n_heads a multiple of n_kv_heads.
+  // max_position: at least the tokens' largest, known to the host. workspace: attend_bytes(...).
+  // Tiles of kAttendTile positions at absolute places, each with its own (max, sum, o), are merged
+  // in ascending order as ops.h's attend_merge has it, then o / sum. In a tile: score = (q . k, one
+  // fma a dim, ascending) * scale; p = exp(score - max); p of positions 32 apart is added
+  // ascending, then lanes 16, 8, 4, 2, 1 apart; o[d] = fma(p, v[d], o[d]) over 32 ascending
+  // positions, eight such sums added ascending. So the bits of a token do not depend on the others
+  // of its step. Within (2 * (d_head + 1 + 2 * (n_tiles + 1)) * max over positions of sum |q k
+  // scale| + 8 * n_tiles + 90) * 2^-24 * sum p |v| / sum p of the result in real numbers.
+  LaunchError (*attend)(DeviceStream* stream, const float* q, const DeviceToken* tokens,
+                        int64_t n_tokens, int32_t n_heads, const DeviceKv& kv, float scale,
+                        int64_t window, int64_t max_position, float* out, void* workspace);
+
+  // The k (at most 64, and n) largest of logits [n], n > 0: largest first, ties by lower index, a
+  // NaN below all; values and indices [k]. And log_sum = log(sum(exp(logits))), within (n / 16384 +
+  // 3 ln(n) + 21 + |log_sum|) * 2^-24. workspace: top_k_bytes(), 16-byte aligned.
+  LaunchError (*top_k)(DeviceStream* stream, const float* logits, int64_t n, int32_t k,
+                       float* values, int32_t* indices, float* log_sum, void* workspace);
+};
+
+inline constexpr int64_t kAttendTile = 256;             // positions
+inline constexpr int64_t kMaxAttendPartials = 1 << 15;  // (max, sum, o), of a step of many tokens
+inline constexpr int64_t kNeuronChunk = 64;             // active neurons
+inline constexpr int64_t kMaxTopK = 64;
+inline constexpr int64_t kTopKBlocks = 64;
+
+// Bytes of device memory that calls need as workspace.
+inline int64_t add_neurons_bytes(int64_t max_active, int64_t n_cols, int64_t n_tokens) {
+  const int64_t n_chunks = (max_active + kNeuronChunk - 1) / kNeuronChunk;
+  return n_chunks * n_cols * n_tokens * static_cast<int64_t>(sizeof(float));
+}
+// Enough for every step of up to n_tokens tokens, up to max_position, with any window. Tiles are
+// merged from memory only where they are few; no prompt needs more than kMaxAttendPartials.
+inline int64_t attend_bytes(int64_t n_tokens, int32_t n_heads, int32_t d_head,
+                            int64_t max_position) {
+  const int64_t of_token = n_heads * (max_position / kAttendTile + 1);
+  const int64_t of_step =
+      n_tokens * of_token < kMaxAttendPartials ? n_tokens * of_token : kMaxAttendPartials;
+  const int64_t n_partials = of_token > of_step ? of_token : of_step;
+  return n_partials * (d_head + 2) * static_cast<int64_t>(sizeof(float));
+}
+inline int64_t top_k_bytes() { return kTopKBlocks * (kMaxTopK * 8 + 8); }
+
+const DeviceOps& emulated_ops();
+#if THERMOCLINE_HAS_CUDA
+const DeviceOps& cuda_ops();
+#endif
+
+}  // namespace thermocline::kernels

@@ -1,0 +1,36 @@
+// The operations by name, for the table (table.cu); device_ops.h says what each does.
+#pragma once
+
+#include "kernels/cuda/launch.cuh"
+
+namespace thermocline::kernels::SIMT_DEVICE {
+
+LaunchError quantize(DeviceStream* stream, const float* x, int64_t x_stride, int64_t n_tokens,
+                     int64_t n, const DeviceRows& out);
+LaunchError rms_norm(DeviceStream* stream, const float* x, const float* weight, int64_t n_tokens,
+                     int64_t n, float eps, float* out, const DeviceRows& quantized);
+LaunchError matmul(DeviceStream* stream, const DeviceMatrix& w, const RowList& list,
+                   const DeviceRows& x, const float* x_f32, int64_t x_stride, int64_t n_tokens,
+                   float* out, int64_t out_stride);
+LaunchError relu_mul(DeviceStream* stream, const float* gate, const float* up, int64_t stride,
+                     int64_t n_tokens, int64_t n, float* out, const DeviceRows& quantized);
+LaunchError silu_mul(DeviceStream* stream, const float* gate, const float* up, int64_t stride,
+                     int64_t n_tokens, int64_t n, float* out, const DeviceRows& quantized);
+LaunchError add_parts(DeviceStream* stream, float* sum, const float* const* parts, int32_t n_parts,
+                      int64_t n);
+LaunchError select(DeviceStream* stream, const float* scores, int64_t stride, const float* bias,
+                   float threshold, int64_t n_tokens, int64_t n_rows, int32_t* rows, int32_t* n,
+                   uint8_t* mask);
+LaunchError add_neurons(DeviceStream* stream, const DeviceNeurons& w, const RowList& list,
+                        const float* a, int64_t a_stride, int64_t n_tokens, float* out,
+                        void* workspace);
+LaunchError rope_store(DeviceStream* stream, float* q, const float* k, const float* v,
+                       const float* cos, const float* sin, int64_t n_rot, const DeviceToken* tokens,
+                       int64_t n_tokens, int32_t n_heads, const DeviceKv& kv);
+LaunchError attend(DeviceStream* stream, const float* q, const DeviceToken* tokens,
+                   int64_t n_tokens, int32_t n_heads, const DeviceKv& kv, float scale,
+                   int64_t window, int64_t max_position, float* out, void* workspace);
+LaunchError top_k(DeviceStream* stream, const float* logits, int64_t n, int32_t k, float* values,
+                  int32_t* indices, float* log_sum, void* workspace);
+
+}  // namespace thermocline::kernels::SIMT_DEVICE

@@ -1,0 +1,296 @@
+// Products of a matrix' rows with few tokens: a decode step is bound by reading the weights, so
+// each warp takes two rows, each lane every 32nd block of them, 16 bytes at a time, and every
+// token's input is read from near caches. How many tokens a launch has changes nothing in a token's
+// sum.
+#include "kernels/cuda/functions.cuh"
+
+namespace thermocline::kernels::SIMT_DEVICE {
+namespace {
+
+constexpr int kWarps = 4;      // of a block
+constexpr int kRows = 2;       // of a warp
+constexpr int kMaxTokens = 8;  // of a launch
+
+struct Arguments {
+  DeviceMatrix w;
+  RowList list;
+  DeviceRows x;
+  const float* x_f32;
+  int64_t x_stride;
+  float* out;
+  int64_t out_stride;
+};
+
+__device__ __forceinline__ float half_bits(unsigned bits) {
+  return __half2float(__ushort_as_half(static_cast<unsigned short>(bits & 0xffff)));
+}
+
+// What one lane takes of a row: a block's quants as four or eight dwords of signed bytes, in the
+// order of k, and what its integer sum is multiplied with.
+struct Block {
+  int q[8];
+  float scale, min;    // min: where the type has one
+  int scale0, scale1;  // Q6_K: of k < 16, of k >= 16
+};
+
+__device__ __forceinline__ void unpack_nibbles(const uint4& packed, int* q) {
+  const unsigned dwords[4] = {packed.x, packed.y, packed.z, packed.w};
+#pragma unroll
+  for (int c = 0; c < 4; ++c) {
+    q[c] = static_cast<int>(dwords[c] & 0x0f0f0f0fu);
+    q[4 + c] = static_cast<int>(dwords[c] >> 4 & 0x0f0f0f0fu);
+  }
+}
+
+// d, dmin and the 6-bit scale and minimum of sub-block `sub`, as the file packs them (matrix.h).
+__device__ __forceinline__ void unpack_header(const uint4& header, int sub, Block* block) {
+  const int shift = 8 * (sub & 3);
+  const unsigned a = header.y >> shift, b = header.z >> shift, c = header.w >> shift;
+  unsigned scale = a & 63, min = b & 63;
+  if (sub >= 4) {
+    scale = (c & 15) | (a >> 6 & 3) << 4;
+    min = (c >> 4 & 15) | (b >> 6 & 3) << 4;
+  }
+  block->scale = __fmul_rn(half_bits(header.x), static_cast<float>(scale));
+  block->min = __fmul_rn(half_bits(header.x >> 16), static_cast<float>(min));
+}
+
+template <TensorType kType>
+__device__ __forceinline__ Block load_block(const DeviceMatrix& w, int64_t row, int64_t b) {
+  const int64_t n_blocks = w.n_cols / 32, at = row * n_blocks + b;
+  Block block;
+  if constexpr (kType == TensorType::kQ8_0) {
+    const uint4* quants = reinterpret_cast<const uint4*>(w.quants) + 2 * at;
+    const uint4 low = __ldg(quants), high = __ldg(quants + 1);
+    const unsigned dwords[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+    for (int c = 0; c < 8; ++c) block.q[c] = static_cast<int>(dwords[c]);
+  } else {
+    unpack_nibbles(__ldg(reinterpret_cast<const uint4*>(w.quants) + at), block.q);
+  }
+  if constexpr (kType == TensorType::kQ8_0 || kType == TensorType::kQ4_0) {
+    block.scale = half_bits(__ldg(reinterpret_cast<const unsigned short*>(w.scales) + at));
+    return block;
+  }
+  const int64_t n_supers = (w.phase + n_blocks + 7) / 8;
+  const int64_t super = row * n_supers + (w.phase + b) / 8;
+  const int sub = static_cast<int>((w.phase + b) % 8);
+  if constexpr (kType == TensorType::kQ5_K) {
+    const unsigned fifth = __ldg(reinterpret_cast<const unsigned*>(w.high) + at);
+#pragma unroll
+    for (int c = 0; c < 8; ++c) {
+      block.q[c] |= static_cast<int>((fifth >> c & 0x01010101u) << 4);
+    }
+  }
+  if constexpr (kType == TensorType::kQ6_K) {
+    const uint2 high = __ldg(reinterpret_cast<const uint2*>(w.high) + at);
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      block.q[c] |= static_cast<int>((high.x >> 2 * c & 0x03030303u) << 4);
+      block.q[4 + c] |= static_cast<int>((high.y >> 2 * c & 0x03030303u) << 4);
+    }
+    const unsigned scales =
+        __ldg(reinterpret_cast<const unsigned short*>(w.scales) + super * 8 + sub);
+    block.scale0 = static_cast<signed char>(scales & 0xff);
+    block.scale1 = static_cast<signed char>(scales >> 8);
+    block.scale = half_bits(__ldg(reinterpret_cast<const unsigned short*>(w.d) + super));
+  } else {
+    unpack_header(__ldg(reinterpret_cast<const uint4*>(w.scales) + super), sub, &block);
+  }
+  return block;
+}
+
+// Adds a block's term: the integer sum is exact, as on the CPU.
+template <TensorType kType>
+__device__ __forceinline__ float add_block(const Block& block, const int* x, float x_scale,
+                                           int x_sum, float sum) {
+  int low = 0, high = 0;  // of k < 16, of k >= 16
+#pragma unroll
+  for (int c = 0; c < 4; ++c) {
+    low = __dp4a(block.q[c], x[c], low);
+    high = __dp4a(block.q[4 + c], x[4 + c], high);
+  }
+  if constexpr (kType == TensorType::kQ6_K) {
+    int low_sum = 0;
+#pragma unroll
+    for (int c = 0; c < 4; ++c) low_sum = __dp4a(0x01010101, x[c], low_sum);
+    low = block.scale0 * (low - 32 * low_sum) + block.scale1 * (high - 32 * (x_sum - low_sum));
+    high = 0;
+  }
+  int dot = low + high;
+  if constexpr (kType == TensorType::kQ4_0) dot -= 8 * x_sum;
+  sum = __fmaf_rn(static_cast<float>(dot), __fmul_rn(block.scale, x_scale), sum);
+  if constexpr (kType == TensorType::kQ4_K || kType == TensorType::kQ5_K) {
+    sum = __fmaf_rn(static_cast<float>(-x_sum), __fmul_rn(block.min, x_scale), sum);
+  }
+  return sum;
+}
+
+template <TensorType kType, int kTokens>
+__device__ __forceinline__ void dot_rows(const Arguments& a, const int64_t* rows, int lane,
+                                         float (*sums)[kTokens]) {
+  const int64_t n_blocks = a.w.n_cols / 32;
+  for (int64_t b = lane; b < n_blocks; b += kWarp) {
+    Block blocks[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) blocks[r] = load_block<kType>(a.w, rows[r], b);
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+      const int4* from = reinterpret_cast<const int4*>(a.x.q + t * a.x.stride + 32 * b);
+      const int4 x0 = __ldg(from), x1 = __ldg(from + 1);
+      const int x[8] = {x0.x, x0.y, x0.z, x0.w, x1.x, x1.y, x1.z, x1.w};
+      const int64_t at = t * (a.x.stride / 32) + b;
+      const float x_scale = __ldg(a.x.scale + at);
+      const int x_sum = __ldg(a.x.sum + at);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        sums[r][t] = add_block<kType>(blocks[r], x, x_scale, x_sum, sums[r][t]);
+      }
+    }
+  }
+}
+
+// 16 bytes of a row as floats.
+template <TensorType kType>
+__device__ __forceinline__ void unpack_floats(const uint4& packed, float* values) {
+  const unsigned dwords[4] = {packed.x, packed.y, packed.z, packed.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (kType == TensorType::kF32) {
+      values[i] = __uint_as_float(dwords[i]);
+    } else if constexpr (kType == TensorType::kF16) {
+      values[2 * i] = half_bits(dwords[i]);
+      values[2 * i + 1] = half_bits(dwords[i] >> 16);
+    } else {
+      values[2 * i] = __uint_as_float(dwords[i] << 16);
+      values[2 * i + 1] = __uint_as_float(dwords[i] & 0xffff0000u);
+    }
+  }
+}
+
+template <TensorType kType, int kTokens>
+__device__ __forceinline__ void dot_float_rows(const Arguments& a, const int64_t* rows, int lane,
+                                               float (*sums)[kTokens]) {
+  constexpr int kValues = kType == TensorType::kF32 ? 4 : 8;  // of 16 bytes
+  const int64_t n_parts = a.w.n_cols / kValues;
+  for (int64_t part = lane; part < n_parts; part += kWarp) {
+    float w[kRows][kValues];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const uint4* quants = reinterpret_cast<const uint4*>(a.w.quants);
+      unpack_floats<kType>(__ldg(quants + rows[r] * n_parts + part), w[r]);
+    }
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+      const float4* x = reinterpret_cast<const float4*>(a.x_f32 + t * a.x_stride + part * kValues);
+#pragma unroll
+      for (int i = 0; i < kValues / 4; ++i) {
+        const float4 four = __ldg(x + i);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          float sum = sums[r][t];
+          sum = __fmaf_rn(w[r][4 * i], four.x, sum);
+          sum = __fmaf_rn(w[r][4 * i + 1], four.y, sum);
+          sum = __fmaf_rn(w[r][4 * i + 2], four.z, sum);
+          sums[r][t] = __fmaf_rn(w[r][4 * i + 3], four.w, sum);
+        }
+      }
+    }
+  }
+}
+
+template <TensorType kType, int kTokens>
+__global__ void __launch_bounds__(kWarps* kWarp, 1) matmul_kernel(Arguments a) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int64_t warp = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+  const int64_t first = warp * kRows;
+  const int64_t n_rows = a.list.rows == nullptr ? a.w.n_rows : __ldg(a.list.n);
+  if (first >= n_rows) return;
+  int64_t rows[kRows];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {  // past the end: the last one again
+    const int64_t i = first + r < n_rows ? first + r : n_rows - 1;
+    rows[r] = a.list.rows == nullptr ? i : __ldg(a.list.rows + i);
+  }
+  float sums[kRows][kTokens] = {};
+  constexpr bool kIsFloat =
+      kType == TensorType::kF32 || kType == TensorType::kF16 || kType == TensorType::kBF16;
+  if constexpr (kIsFloat) {
+    dot_float_rows<kType, kTokens>(a, rows, lane, sums);
+  } else {
+    dot_rows<kType, kTokens>(a, rows, lane, sums);
+  }
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+      const float sum = warp_sum(sums[r][t]);
+      if (lane == 0 && first + r < n_rows) a.out[t * a.out_stride + first + r] = sum;
+    }
+  }
+}
+
+template <TensorType kType>
+LaunchError launch_type(DeviceStream* stream, const Arguments& arguments, int64_t n_tokens,
+                        dim3 grid) {
+  switch (n_tokens) {
+    case 1:
+      return LAUNCH(stream, grid, kWarps * kWarp, 0, (matmul_kernel<kType, 1>), arguments);
+    case 2:
+      return LAUNCH(stream, grid, kWarps * kWarp, 0, (matmul_kernel<kType, 2>), arguments);
+    case 4:
+      return LAUNCH(stream, grid, kWarps * kWarp, 0, (matmul_kernel<kType, 4>), arguments);
+    default:
+      return LAUNCH(stream, grid, kWarps * kWarp, 0, (matmul_kernel<kType, 8>), arguments);
+  }
+}
+
+LaunchError launch_tokens(DeviceStream* stream, const Arguments& arguments, int64_t n_tokens,
+                          dim3 grid) {
+  switch (arguments.w.type) {
+    case TensorType::kF32:
+      return launch_type<TensorType::kF32>(stream, arguments, n_tokens, grid);
+    case TensorType::kF16:
+      return launch_type<TensorType::kF16>(stream, arguments, n_tokens, grid);
+    case TensorType::kBF16:
+      return launch_type<TensorType::kBF16>(stream, arguments, n_tokens, grid);
+    case TensorType::kQ8_0:
+      return launch_type<TensorType::kQ8_0>(stream, arguments, n_tokens, grid);
+    case TensorType::kQ4_0:
+      return launch_type<TensorType::kQ4_0>(stream, arguments, n_tokens, grid);
+    case TensorType::kQ4_K:
+      return launch_type<TensorType::kQ4_K>(stream, arguments, n_tokens, grid);
+    case TensorType::kQ5_K:
+      return launch_type<TensorType::kQ5_K>(stream, arguments, n_tokens, grid);
+    case TensorType::kQ6_K:
+      return launch_type<TensorType::kQ6_K>(stream, arguments, n_tokens, grid);
+  }
+  return 0;  // every type is above
+}
+
+}  // namespace
+
+LaunchError matmul(DeviceStream* stream, const DeviceMatrix& w, const RowList& list,
+                   const DeviceRows& x, const float* x_f32, int64_t x_stride, int64_t n_tokens,
+                   float* out, int64_t out_stride) {
+  const int64_t n_rows = list.rows == nullptr ? w.n_rows : list.max;
+  if (n_rows == 0) return 0;
+  const dim3 grid(static_cast<unsigned>(div_up(n_rows, kWarps * kRows)));
+  Arguments arguments = {w, list, x, x_f32, x_stride, out, out_stride};
+  while (n_tokens > 0) {
+    int64_t n = 1;  // the most of 8, 4, 2, 1
+    while (2 * n <= n_tokens && n < kMaxTokens) n *= 2;
+    const LaunchError error = launch_tokens(stream, arguments, n, grid);
+    if (error != 0) return error;
+    n_tokens -= n;
+    arguments.out += n * out_stride;
+    if (x_f32 != nullptr) arguments.x_f32 += n * x_stride;
+    if (x.q == nullptr) continue;
+    arguments.x.q += n * x.stride;
+    arguments.x.scale += n * (x.stride / 32);
+    arguments.x.sum += n * (x.stride / 32);
+  }
+  return 0;
+}
+
+}  // namespace thermocline::kernels::SIMT_DEVICE

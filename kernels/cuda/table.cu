@@ -1,0 +1,33 @@
+// The table of one device's operations.
+#include "kernels/cuda/functions.cuh"
+
+namespace thermocline::kernels {
+
+#ifdef __CUDACC__
+const DeviceOps& cuda_ops() {
+#else
+const DeviceOps& emulated_ops() {
+#endif
+  using namespace SIMT_DEVICE;
+  static constexpr DeviceOps kOps = {
+#ifdef __CUDACC__
+      .name = "cuda",
+#else
+      .name = "emulated",
+#endif
+      .quantize = quantize,
+      .rms_norm = rms_norm,
+      .matmul = matmul,
+      .relu_mul = relu_mul,
+      .silu_mul = silu_mul,
+      .add_parts = add_parts,
+      .select = select,
+      .add_neurons = add_neurons,
+      .rope_store = rope_store,
+      .attend = attend,
+      .top_k = top_k,
+  };
+  return kOps;
+}
+
+}  // namespace thermocline::kernels

@@ -1,0 +1,174 @@
+// GPU ranks on the emulated device: what they compute is what CPU ranks compute, up to rounding.
+#include "gpu_worker/device_forward.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "tests/testing/expected_model.h"
+#include "tests/testing/mini_fleet.h"
+#include "tests/testing/tiny_llama.h"
+
+namespace thermocline::testing {
+namespace {
+
+constexpr double kBound = 2e-2;  // relative distance of logits between plans (DESIGN's)
+
+struct Shape {
+  const char* name;
+  TensorType type;
+  int64_t n_heads, n_kv_heads, d_head;
+  const char* activation;
+  bool tied;
+};
+
+std::vector<Shape> Shapes() {
+  return {
+      {"Q8_0", TensorType::kQ8_0, 4, 2, 32, "relu", false},
+      {"Q4_0Tied", TensorType::kQ4_0, 6, 3, 32, "silu", true},
+      {"Q4_K", TensorType::kQ4_K, 4, 4, 64, "relu", false},
+      {"Q5_K", TensorType::kQ5_K, 4, 4, 64, "silu", false},
+      {"Q6_K", TensorType::kQ6_K, 8, 4, 32, "silu", false},
+      {"F16", TensorType::kF16, 4, 1, 32, "relu", false},
+      {"BF16", TensorType::kBF16, 2, 1, 32, "silu", true},
+      {"F32", TensorType::kF32, 3, 3, 32, "relu", false},
+  };
+}
+
+class DeviceRanks : public ::testing::TestWithParam<Shape> {
+ protected:
+  void SetUp() override {
+    const Shape& shape = GetParam();
+    TinyLlama model;
+    model.type = shape.type;
+    model.n_heads = shape.n_heads;
+    model.n_kv_heads = shape.n_kv_heads;
+    model.d_head = shape.d_head;
+    model.activation = shape.activation;
+    model.tied = shape.tied;
+    model.n_ctx = 256;
+    model.n_vocab = 333;
+    const bool is_k_type = type_info(shape.type)->block_size == 256;
+    model.d_model = is_k_type ? 256 : 64;
+    model.d_ff = is_k_type ? 512 : 160;
+    bytes_ = model.Builder().Build();
+    auto file = GgufFile::Parse(bytes_, shape.name);
+    ASSERT_TRUE(file.ok()) << file.status();
+    file_ = *std::move(file);
+    for (int32_t i = 0; i < 21; ++i) tokens_.push_back((i * 37 + 5) % 300 + 3);
+  }
+
+  // kinds: 'g' or 'c' of each rank.
+  Plan PlanOf(const std::string& kinds, const std::vector<double>& shares) {
+    auto plan = MakePlan(*file_, shares, 1);
+    EXPECT_TRUE(plan.ok()) << plan.status();
+    for (size_t i = 0; i < kinds.size(); ++i) {
+      if (kinds[i] == 'g') plan->ranks[i].kind = RankKind::kGpu;
+    }
+    return *plan;
+  }
+  std::vector<float> Logits(const Plan& plan, int64_t step_tokens) {
+    auto fleet = MiniFleet::Create(file_.get(), plan, MiniFleetOptions());
+    EXPECT_TRUE(fleet.ok()) << fleet.status();
+    if (!fleet.ok()) return {};
+    auto logits = (*fleet)->Run(tokens_, 0, step_tokens);
+    EXPECT_TRUE(logits.ok()) << logits.status();
+    return logits.ok() ? *logits : std::vector<float>();
+  }
+
+  Bytes bytes_;
+  std::unique_ptr<GgufFile> file_;
+  std::vector<int32_t> tokens_;
+};
+
+TEST_P(DeviceRanks, LogitsAreThoseOfCpuRanks) {
+  const std::vector<float> expected = Logits(PlanOf("c", {1}), 512);
+  EXPECT_LT(RelativeDistance(Logits(PlanOf("g", {1}), 512), expected), kBound);
+  EXPECT_LT(RelativeDistance(Logits(PlanOf("gc", {1, 1}), 512), expected), kBound);
+  EXPECT_LT(RelativeDistance(Logits(PlanOf("cgc", {1, 2, 1}), 512), expected), kBound);
+  EXPECT_LT(RelativeDistance(Logits(PlanOf("gg", {3, 2}), 512), expected), kBound);
+}
+
+TEST_P(DeviceRanks, StepsOfAnySizeGiveTheSameBits) {
+  const Plan plan = PlanOf("gc", {2, 1});
+  const std::vector<float> whole = Logits(plan, 512);
+  EXPECT_EQ(Logits(plan, 1), whole);
+  EXPECT_EQ(Logits(plan, 6), whole);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, DeviceRanks, ::testing::ValuesIn(Shapes()),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST(DeviceShipped, AnyShareOfHotNeuronsGivesTheTextOfTheCpu) {
+  const auto model =
+      LoadExpectedModel(THERMOCLINE_SOURCE_DIR "/tests/models/reluctant-13m-q8_0.gguf");
+  ASSERT_TRUE(model.ok()) << model.status();
+  const auto profile =
+      ReadProfile(THERMOCLINE_SOURCE_DIR "/tests/models/reluctant-13m-q8_0.predictor/profile.gguf");
+  ASSERT_TRUE(profile.ok()) << profile.status();
+  const ExpectedPrompt& prompt = model->prompts.front();
+  std::vector<int32_t> tokens = prompt.tokens;
+  tokens.insert(tokens.end(), prompt.greedy.begin(), prompt.greedy.begin() + 4);
+  for (const Sparsity mode : {Sparsity::kOff, Sparsity::kExact}) {
+    for (const int64_t n_hot : {0, 150, 768, 1536}) {
+      auto plan = MakePlan(*model->file, {1, 1}, 1);
+      ASSERT_TRUE(plan.ok()) << plan.status();
+      plan->ranks[0].kind = RankKind::kGpu;
+      plan->profile_hash = ProfileHash(*profile);
+      for (LayerPlan& layer : plan->layers) {
+        const int64_t n_heads = layer.kv_heads[1].end;
+        layer.kv_heads = {{0, n_heads}, {n_heads, n_heads}};
+        layer.neurons = {{}, {}};
+        if (n_hot > 0) layer.neurons[0] = {{0, n_hot}};
+        if (n_hot < 1536) layer.neurons[1] = {{n_hot, 1536}};
+        layer.mode = mode;
+      }
+      MiniFleetOptions options;
+      options.profile = &*profile;
+      auto fleet = MiniFleet::Create(model->file.get(), *plan, options);
+      ASSERT_TRUE(fleet.ok()) << fleet.status();
+      const auto logits = (*fleet)->Run(tokens, 0, 512);
+      ASSERT_TRUE(logits.ok()) << logits.status();
+      const std::vector<float> expected(prompt.logits.begin(),
+                                        prompt.logits.begin() + std::ssize(*logits));
+      EXPECT_LT(RelativeDistance(*logits, expected), kBound) << n_hot << " hot neurons";
+      const int64_t n_vocab = (*fleet)->config().n_vocab;
+      for (size_t i = 0; i < 4 && prompt.margin[i] >= 0.1f; ++i) {
+        const float* row = logits->data() + (prompt.tokens.size() - 1 + i) * n_vocab;
+        EXPECT_EQ(std::max_element(row, row + n_vocab) - row, prompt.greedy[i]) << n_hot;
+      }
+    }
+  }
+}
+
+TEST(DeviceMemory, MoreThanTheBudgetIsRefusedWithWhatEachPartTakes) {
+  const auto model =
+      LoadExpectedModel(THERMOCLINE_SOURCE_DIR "/tests/models/reluctant-13m-q8_0.gguf");
+  ASSERT_TRUE(model.ok()) << model.status();
+  const auto config = ReadModelConfig(*model->file);
+  ASSERT_TRUE(config.ok()) << config.status();
+  const auto plan = MakePlan(*model->file, {1}, 1);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const auto device = OpenDevice("emulated");
+  ASSERT_TRUE(device.ok()) << device.status();
+  const DeviceShard::Options options = {1, 512, 1 << 20, /*budget_bytes=*/1 << 20};
+  const auto shard =
+      DeviceShard::Create(model->file.get(), *config, SpecOfRank(*plan, 0), options, device->get());
+  EXPECT_EQ(shard.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(
+      std::string(shard.status().message()),
+      ::testing::AllOf(::testing::HasSubstr("KV cache"), ::testing::HasSubstr("--ctx-size")));
+}
+
+TEST(DeviceNames, OnlyThoseThatCanBe) {
+  EXPECT_EQ(OpenDevice("gpu").status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(OpenDevice("cuda:").status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(OpenDevice("cuda:-1").status().code(), absl::StatusCode::kInvalidArgument);
+  const auto card = OpenDevice("cuda:4095");  // more than a machine has
+  EXPECT_FALSE(card.ok());
+  EXPECT_THAT(std::string(card.status().message()), ::testing::HasSubstr("cuda:4095"));
+}
+
+}  // namespace
+}  // namespace thermocline::testing
