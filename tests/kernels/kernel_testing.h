@@ -76,13 +76,13 @@ inline std::vector<float> random_values(int64_t n, uint32_t seed, float deviatio
 
 // Equal in every bit, or both NaN: which of two NaNs an operation keeps is the compiler's choice.
 inline ::testing::AssertionResult same_bits(const std::vector<float>& actual,
-                                          const std::vector<float>& expected) {
+                                            const std::vector<float>& expected) {
   if (actual.size() != expected.size()) return ::testing::AssertionFailure() << "sizes differ";
   for (size_t i = 0; i < actual.size(); ++i) {
     if (std::isnan(actual[i]) && std::isnan(expected[i])) continue;
     if (std::memcmp(&actual[i], &expected[i], sizeof(float)) != 0) {
       return ::testing::AssertionFailure() << "element " << i << " of " << actual.size() << ": "
-                                         << std::hexfloat << actual[i] << ", not " << expected[i];
+                                           << std::hexfloat << actual[i] << ", not " << expected[i];
     }
   }
   return ::testing::AssertionSuccess();
@@ -90,8 +90,8 @@ inline ::testing::AssertionResult same_bits(const std::vector<float>& actual,
 
 // |actual - expected| <= tolerance, element by element; names the one that fails worst.
 inline ::testing::AssertionResult within(const std::vector<float>& actual,
-                                       const std::vector<double>& expected,
-                                       const std::vector<double>& tolerance) {
+                                         const std::vector<double>& expected,
+                                         const std::vector<double>& tolerance) {
   double worst = 0;
   size_t at = 0;
   for (size_t i = 0; i < actual.size(); ++i) {
@@ -103,7 +103,7 @@ inline ::testing::AssertionResult within(const std::vector<float>& actual,
   }
   if (worst <= 1) return ::testing::AssertionSuccess();
   return ::testing::AssertionFailure() << "element " << at << ": " << actual[at] << ", not "
-                                     << expected[at] << " +- " << tolerance[at];
+                                       << expected[at] << " +- " << tolerance[at];
 }
 
 // 0 to 2 * 16 - 1, where all tails are, and lengths of models.
