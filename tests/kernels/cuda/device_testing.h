@@ -51,6 +51,8 @@ class TestDevice {
   virtual void CopyOut(void* to, const void* from, int64_t n_bytes) = 0;
 };
 
+bool HasCudaCard();
+std::unique_ptr<TestDevice> MakeCudaDevice();  // null in builds without CUDA
 std::vector<std::string> DeviceNames();
 std::unique_ptr<TestDevice> MakeDevice(const std::string& name);
 
