@@ -47,10 +47,11 @@ void unpack_quants(const FileBlock& block, uint8_t quants[32]) {
 
 void store_u16(uint8_t* p, uint16_t v) { std::memcpy(p, &v, sizeof(v)); }
 
-void pack_scales(const NeuronMatrix& m, int64_t block, int64_t col, const FileBlock& from) {
-  uint8_t* plane = const_cast<uint8_t*>(m.planes) + block * m.plane_bytes;
-  const int64_t n = m.n_cols;
-  switch (row_type_of(m.type).scales) {
+}  // namespace
+
+void pack_scale_column(TensorType type, int64_t n, const FileBlock& from, int64_t col,
+                       uint8_t* plane) {
+  switch (row_type_of(type).scales) {
     case ScaleKind::kOne:
       return store_u16(plane + 2 * col, from.d);
     case ScaleKind::kWithMinimum:
@@ -64,8 +65,6 @@ void pack_scales(const NeuronMatrix& m, int64_t block, int64_t col, const FileBl
       return store_u16(plane + 2 * n + 2 * col, from.d);
   }
 }
-
-}  // namespace
 
 bool is_transposed_type(TensorType type) {
   const TypeInfo* info = type_info(type);
@@ -145,7 +144,8 @@ void pack_neuron_block(const NeuronMatrix& matrix, int64_t block, const int32_t 
       const FileBlock from =
           read_file_block(matrix.type, file + (first + i) * file_row_bytes, file_block);
       unpack_quants(from, quants[i]);
-      pack_scales(matrix, block, first + i, from);
+      pack_scale_column(matrix.type, matrix.n_cols, from, first + i,
+                        const_cast<uint8_t*>(matrix.planes) + block * matrix.plane_bytes);
     }
     for (int i = 0; i < kBlockCols; ++i) {
       if (neuron[i] < 0) continue;

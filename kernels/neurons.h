@@ -20,6 +20,7 @@
 #include <cstdint>
 
 #include "common/gguf/tensor_type.h"
+#include "kernels/file_block.h"
 #include "kernels/row_streams.h"
 
 namespace thermocline::kernels {
@@ -55,6 +56,10 @@ bool is_transposed_type(TensorType type);
 // The shape; pointers are null. n_blocks is used where there are planes.
 NeuronMatrix transposed_layout(TensorType type, int64_t n_neurons, int64_t n_cols);
 NeuronMatrix neuron_layout(TensorType type, int64_t n_neurons, int64_t n_blocks, int64_t n_cols);
+
+// The scales of one column [0, n_cols) of a block of 32 neurons, into that block's plane.
+void pack_scale_column(TensorType type, int64_t n_cols, const FileBlock& from, int64_t col,
+                       uint8_t* plane);
 
 // Row `neuron` from a row of ffn_down_t in the file. The row must be zeros before.
 void pack_transposed_row(const NeuronMatrix& matrix, int64_t neuron, const uint8_t* file_row);

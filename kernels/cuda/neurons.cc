@@ -80,23 +80,6 @@ void PackQuants(const DeviceNeurons& m, const Image& image, int64_t neuron, cons
 
 void StoreU16(uint8_t* p, uint16_t v) { std::memcpy(p, &v, sizeof(v)); }
 
-void PackScales(const DeviceNeurons& m, uint8_t* plane, int64_t col, const FileBlock& from) {
-  const int64_t n = m.n_cols;
-  switch (row_type_of(m.type).scales) {
-    case ScaleKind::kOne:
-      return StoreU16(plane + 2 * col, from.d);
-    case ScaleKind::kWithMinimum:
-      plane[col] = from.sub[0];
-      plane[n + col] = from.sub[1];
-      StoreU16(plane + 2 * n + 2 * col, from.d);
-      return StoreU16(plane + 4 * n + 2 * col, from.dmin);
-    case ScaleKind::kTwo:
-      plane[col] = from.sub[0];
-      plane[n + col] = from.sub[1];
-      return StoreU16(plane + 2 * n + 2 * col, from.d);
-  }
-}
-
 // A block of 32 columns of the file, of a float type.
 void PackFloats(const DeviceNeurons& m, const Image& image, const int32_t neuron[32],
                 const uint8_t* block, int64_t file_row_bytes) {
@@ -181,7 +164,7 @@ void pack_device_neuron_block(const DeviceNeurons& layout, int64_t block, const 
       const FileBlock from =
           read_file_block(layout.type, file + (first + i) * file_row_bytes, file_block);
       std::memcpy(quants[i], from.chunk, sizeof(quants[i]));
-      PackScales(layout, plane, first + i, from);
+      pack_scale_column(layout.type, layout.n_cols, from, first + i, plane);
     }
     for (int i = 0; i < kBlockCols; ++i) {
       if (neuron[i] < 0) continue;
