@@ -5,9 +5,12 @@
 int main(int argc, char** argv) {
   thermocline::CpuWorker worker;
   return thermocline::WorkerMain(
-      argc, argv, "cpu_worker",
-      "Computes one shard of a model for a coordinator. main, bench, perplexity and coordinator "
-      "start\n"
-      "workers on this host by themselves; on another host: cpu_worker --listen HOST:PORT",
-      &worker);
+      argc, argv,
+      {.name = "cpu_worker",
+       .usage =
+           "Computes one shard of a model for a coordinator. main, bench, perplexity and "
+           "coordinator start\n"
+           "workers on this host by themselves; on another host: cpu_worker --listen HOST:PORT",
+       .rank = &worker,
+       .list_devices = nullptr});
 }

@@ -29,6 +29,8 @@ class EmulatedDevice : public Device {
     const int64_t free = AvailableMemoryBytes();
     return DeviceMemory{free, free};
   }
+  // What a card of today has, so that plans for it look like a card's.
+  double gbps() const override { return 1000; }
 
   absl::StatusOr<uint8_t*> Allocate(int64_t n_bytes) override {
     void* block =

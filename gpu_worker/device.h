@@ -26,6 +26,7 @@ class Device {
   virtual const kernels::DeviceOps& ops() const = 0;
   virtual kernels::DeviceStream* stream() = 0;
   virtual absl::StatusOr<DeviceMemory> Memory() const = 0;
+  virtual double gbps() const = 0;  // of reading its memory, as its data sheet has it
 
   // 256-byte aligned, freed with the device. ResourceExhausted with the numbers.
   virtual absl::StatusOr<uint8_t*> Allocate(int64_t n_bytes) = 0;

@@ -35,6 +35,14 @@ class CudaDevice : public Device {
     RETURN_IF_ERROR(
         device->Status(cudaGetDeviceProperties(&properties, number), "cudaGetDeviceProperties"));
     device->card_ = properties.name;
+    int clock_khz = 0, bus_bits = 0;
+    RETURN_IF_ERROR(
+        device->Status(cudaDeviceGetAttribute(&clock_khz, cudaDevAttrMemoryClockRate, number),
+                       "cudaDeviceGetAttribute"));
+    RETURN_IF_ERROR(
+        device->Status(cudaDeviceGetAttribute(&bus_bits, cudaDevAttrGlobalMemoryBusWidth, number),
+                       "cudaDeviceGetAttribute"));
+    device->gbps_ = 2.0 * clock_khz * 1e3 * bus_bits / 8 / 1e9;  // two transfers a clock
     RETURN_IF_ERROR(device->Status(
         cudaStreamCreateWithFlags(&device->stream_, cudaStreamNonBlocking), "cudaStreamCreate"));
     return device;
@@ -50,6 +58,7 @@ class CudaDevice : public Device {
   kernels::DeviceStream* stream() override {
     return reinterpret_cast<kernels::DeviceStream*>(stream_);
   }
+  double gbps() const override { return gbps_; }
   absl::StatusOr<DeviceMemory> Memory() const override {
     size_t free = 0, total = 0;
     RETURN_IF_ERROR(Status(cudaMemGetInfo(&free, &total), "cudaMemGetInfo"));
@@ -105,6 +114,7 @@ class CudaDevice : public Device {
 
   const std::string name_;
   std::string card_;
+  double gbps_ = 0;
   cudaStream_t stream_ = nullptr;
   std::vector<uint8_t*> blocks_;
 };

@@ -107,17 +107,21 @@ int Run(const Options& options, Rank* rank) {
 
 }  // namespace
 
-int WorkerMain(int argc, char** argv, const char* program, const char* usage, Rank* rank) {
+int WorkerMain(int argc, char** argv, const WorkerProgram& program) {
   PrepareGrpc();
   Options options;
-  options.program = program;
-  FlagSet flags(program, usage);
+  options.program = program.name;
+  bool lists_devices = false;
+  FlagSet flags(program.name, program.usage);
   flags.Group("address");
   flags.String({"--listen"}, "ADDR", &options.listen, "HOST:PORT or unix:PATH to serve on");
   flags.String({"--tls-ca"}, "FILE", &options.tls.ca,
                "certificates that clients must be signed by");
   flags.String({"--tls-cert"}, "FILE", &options.tls.cert, "this worker's certificate");
   flags.String({"--tls-key"}, "FILE", &options.tls.key, "this worker's private key");
+  if (program.list_devices != nullptr) {
+    flags.Bool({"--list-devices"}, &lists_devices, "print what could be computed on, as JSON");
+  }
   flags.Group("set by the coordinator that spawns a worker");
   flags.Int({"--control-fd"}, "N", &options.control_fd, -1, 1 << 20, "inherited gRPC socket");
   flags.Int({"--lifeline-fd"}, "N", &options.lifeline_fd, -1, 1 << 20,
@@ -130,10 +134,14 @@ int WorkerMain(int argc, char** argv, const char* program, const char* usage, Ra
     return 2;
   }
   if (flags.help() || flags.version()) {
-    fmt::print("{}", flags.help() ? flags.Help() : fmt::format("{} {}\n", program, kVersion));
+    fmt::print("{}", flags.help() ? flags.Help() : fmt::format("{} {}\n", program.name, kVersion));
     return 0;
   }
-  return Run(options, rank);
+  if (lists_devices) {
+    fmt::print("{}\n", program.list_devices());
+    return 0;
+  }
+  return Run(options, program.rank);
 }
 
 }  // namespace thermocline
