@@ -202,8 +202,8 @@ absl::Status DeviceForward::Ffn(const DeviceLayer& layer) {
   RETURN_IF_ERROR(Product(layer.gate, buffers_.normed, d_model, n_tokens_, buffers_.gate, stride));
   RETURN_IF_ERROR(Product(layer.up, buffers_.normed, d_model, n_tokens_, buffers_.up, stride));
   const auto gated = config_.activation == Activation::kSilu ? ops_.silu_mul : ops_.relu_mul;
-  RETURN_IF_ERROR(device_->Check(gated(stream, buffers_.gate, buffers_.up, stride, n_tokens_,
-                                       layer.n_neurons, buffers_.gate, {}),
+  RETURN_IF_ERROR(device_->Check(gated(stream, buffers_.gate, buffers_.up, stride, nullptr,
+                                       n_tokens_, layer.n_neurons, buffers_.gate, {}),
                                  "act_mul"));
   for (int64_t begin = 0; begin < n_tokens_; begin += kDownTokens) {
     const int64_t n = std::min(kDownTokens, n_tokens_ - begin);

@@ -58,6 +58,19 @@ struct DeviceKv {
   int32_t d_head = 0;  // a multiple of 32, at most 256; k and v are 16-byte aligned
 };
 
+// What `select` chooses: rows whose score, plus bias, is above the token's threshold. A NaN is.
+struct DeviceSelection {
+  const float* scores = nullptr;  // [n_tokens, stride]
+  int64_t stride = 0;
+  const float* bias = nullptr;       // [n_rows], or null
+  bool is_magnitude = false;         // |score| is compared
+  const uint8_t* classes = nullptr;  // [n_tokens], which threshold is a token's; null: the first
+  float thresholds[3] = {};          // every score is above a NaN
+  bool is_among_mask = false;  // only rows that the token's mask has; others may have any score
+  int64_t n_tokens = 0;
+  int64_t n_rows = 0;  // at most 2^20
+};
+
 struct DeviceOps {
   const char* name;  // "cuda", "emulated"
 
@@ -74,32 +87,39 @@ struct DeviceOps {
                           int64_t n_tokens, int64_t n, float eps, float* out,
                           const DeviceRows& quantized);
 
-  // out[t * out_stride + i] = row list.rows[i] . x_t. Quantized types read x, float types x_f32
-  // [n_tokens, x_stride] (16-byte aligned, x_stride a multiple of 4). Terms of a block as the
-  // CPU's, to the bit; their sum in another order: within (n_blocks + 5) * 2^-24 * sum |term|.
+  // out[t * out_stride + row] = row . x_t, of the list's rows alone. Quantized types read x, float
+  // types x_f32 [n_tokens, x_stride] (16-byte aligned, x_stride a multiple of 4). Terms of a block
+  // as the CPU's, to the bit; their sum in another order: within (n_blocks + 5) * 2^-24 * sum
+  // |term|.
   LaunchError (*matmul)(DeviceStream* stream, const DeviceMatrix& w, const RowList& list,
                         const DeviceRows& x, const float* x_f32, int64_t x_stride, int64_t n_tokens,
                         float* out, int64_t out_stride);
 
   // out[i] = act(gate[i]) * up[i] for n values a token, [n_tokens, stride]; act: max(x, 0), or x /
-  // (1 + exp(-x)). The CPU's bits. 16-byte aligned, stride a multiple of 4; out may be gate or up.
-  // quantized (q null: not wanted): the same in int8, n rounded up to 32 with zeros.
+  // (1 + exp(-x)); relu_relu_mul takes max(x, 0) of up as well. up null: 1. mask [n_tokens, n]
+  // (null: all): out is 0 where it is 0, whatever gate and up are. The CPU's bits. 16-byte aligned,
+  // stride a multiple of 4; out may be gate or up. quantized (q null: not wanted): the same in
+  // int8, n rounded up to 32 with zeros.
   LaunchError (*relu_mul)(DeviceStream* stream, const float* gate, const float* up, int64_t stride,
-                          int64_t n_tokens, int64_t n, float* out, const DeviceRows& quantized);
+                          const uint8_t* mask, int64_t n_tokens, int64_t n, float* out,
+                          const DeviceRows& quantized);
   LaunchError (*silu_mul)(DeviceStream* stream, const float* gate, const float* up, int64_t stride,
-                          int64_t n_tokens, int64_t n, float* out, const DeviceRows& quantized);
+                          const uint8_t* mask, int64_t n_tokens, int64_t n, float* out,
+                          const DeviceRows& quantized);
+  LaunchError (*relu_relu_mul)(DeviceStream* stream, const float* gate, const float* up,
+                               int64_t stride, const uint8_t* mask, int64_t n_tokens, int64_t n,
+                               float* out, const DeviceRows& quantized);
 
   // sum[i] = ((sum[i] + parts[0][i]) + parts[1][i]) + ...: the exchange's order. n_parts at
   // most 16, all 16-byte aligned. The CPU's bits.
   LaunchError (*add_parts)(DeviceStream* stream, float* sum, const float* const* parts /* host */,
                            int32_t n_parts, int64_t n);
 
-  // Which rows have scores [n_tokens, stride] (+ bias [n_rows], may be null) above the threshold
-  // for any token; a NaN is chosen. Writes the list in ascending order to rows [n_rows] and its
-  // length to *n; mask [n_tokens, n_rows] says it for each token. One block: n_rows at most 2^20.
-  LaunchError (*select)(DeviceStream* stream, const float* scores, int64_t stride,
-                        const float* bias, float threshold, int64_t n_tokens, int64_t n_rows,
-                        int32_t* rows, int32_t* n, uint8_t* mask);
+  // Which rows are chosen for any token. Writes the list in ascending order to rows [n_rows] and
+  // its length to *n; mask [n_tokens, n_rows] says it for each token. counts (null: not wanted):
+  // adds the mask's ones to [0], the list's length to [1]. One block.
+  LaunchError (*select)(DeviceStream* stream, const DeviceSelection& selection, int32_t* rows,
+                        int32_t* n, uint8_t* mask, uint64_t* counts);
 
   // out[t * n_cols + col] = sum over i of a[t * a_stride + i] * the weight of neuron list.rows[i],
   // i ascending in chunks of 64 from the first, chunks added in order: one f32 fma each, with the

@@ -9,14 +9,23 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kMaxParts = 16;
 
+__device__ __forceinline__ float relu(float x) {
+  return x < 0.0f ? 0.0f : x;  // keeps NaN
+}
+
 struct Relu {
-  static __device__ __forceinline__ float apply(float gate) {
-    return gate < 0.0f ? 0.0f : gate;  // keeps NaN
+  static __device__ __forceinline__ float apply(float gate, float up) {
+    return __fmul_rn(relu(gate), up);
+  }
+};
+struct ReluRelu {
+  static __device__ __forceinline__ float apply(float gate, float up) {
+    return __fmul_rn(relu(gate), relu(up));
   }
 };
 struct Silu {
-  static __device__ __forceinline__ float apply(float gate) {
-    return __fdiv_rn(gate, __fadd_rn(1.0f, exp_f32(-gate)));
+  static __device__ __forceinline__ float apply(float gate, float up) {
+    return __fmul_rn(__fdiv_rn(gate, __fadd_rn(1.0f, exp_f32(-gate))), up);
   }
 };
 
@@ -37,19 +46,21 @@ __device__ __forceinline__ void store_quad(const float* values, int64_t first, i
 // Grid: tokens, parts of a row.
 template <typename Activation>
 __global__ void __launch_bounds__(kThreads)
-    gated_kernel(const float* gate, const float* up, int64_t stride, int64_t n, float* out,
-                 DeviceRows quantized) {
+    gated_kernel(const float* gate, const float* up, int64_t stride, const uint8_t* mask, int64_t n,
+                 float* out, DeviceRows quantized) {
   const int64_t token = blockIdx.x;
   const int64_t first = (static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x) * kQuad;
   float values[kQuad] = {};
   if (first < n) {
     const int64_t row = token * stride;
     const float4 g = *reinterpret_cast<const float4*>(gate + row + first);
-    const float4 u = *reinterpret_cast<const float4*>(up + row + first);
+    const float4 u = up == nullptr ? make_float4(1.0f, 1.0f, 1.0f, 1.0f)
+                                   : *reinterpret_cast<const float4*>(up + row + first);
     const float gates[kQuad] = {g.x, g.y, g.z, g.w}, ups[kQuad] = {u.x, u.y, u.z, u.w};
 #pragma unroll
     for (int i = 0; i < kQuad; ++i) {
-      if (first + i < n) values[i] = __fmul_rn(Activation::apply(gates[i]), ups[i]);
+      if (first + i >= n || (mask != nullptr && mask[token * n + first + i] == 0)) continue;
+      values[i] = Activation::apply(gates[i], ups[i]);
     }
     store_quad(values, first, n, out + row);
   }
@@ -60,11 +71,12 @@ __global__ void __launch_bounds__(kThreads)
 
 template <typename Activation>
 LaunchError launch_gated(DeviceStream* stream, const float* gate, const float* up, int64_t stride,
-                         int64_t n_tokens, int64_t n, float* out, const DeviceRows& quantized) {
+                         const uint8_t* mask, int64_t n_tokens, int64_t n, float* out,
+                         const DeviceRows& quantized) {
   if (n_tokens == 0 || n == 0) return 0;
   const dim3 grid(static_cast<unsigned>(n_tokens),
                   static_cast<unsigned>(div_up(n, kThreads * kQuad)));
-  return LAUNCH(stream, grid, kThreads, 0, gated_kernel<Activation>, gate, up, stride, n, out,
+  return LAUNCH(stream, grid, kThreads, 0, gated_kernel<Activation>, gate, up, stride, mask, n, out,
                 quantized);
 }
 
@@ -96,13 +108,21 @@ __global__ void __launch_bounds__(kThreads) add_parts_kernel(float* sum, Parts p
 }  // namespace
 
 LaunchError relu_mul(DeviceStream* stream, const float* gate, const float* up, int64_t stride,
-                     int64_t n_tokens, int64_t n, float* out, const DeviceRows& quantized) {
-  return launch_gated<Relu>(stream, gate, up, stride, n_tokens, n, out, quantized);
+                     const uint8_t* mask, int64_t n_tokens, int64_t n, float* out,
+                     const DeviceRows& quantized) {
+  return launch_gated<Relu>(stream, gate, up, stride, mask, n_tokens, n, out, quantized);
 }
 
 LaunchError silu_mul(DeviceStream* stream, const float* gate, const float* up, int64_t stride,
-                     int64_t n_tokens, int64_t n, float* out, const DeviceRows& quantized) {
-  return launch_gated<Silu>(stream, gate, up, stride, n_tokens, n, out, quantized);
+                     const uint8_t* mask, int64_t n_tokens, int64_t n, float* out,
+                     const DeviceRows& quantized) {
+  return launch_gated<Silu>(stream, gate, up, stride, mask, n_tokens, n, out, quantized);
+}
+
+LaunchError relu_relu_mul(DeviceStream* stream, const float* gate, const float* up, int64_t stride,
+                          const uint8_t* mask, int64_t n_tokens, int64_t n, float* out,
+                          const DeviceRows& quantized) {
+  return launch_gated<ReluRelu>(stream, gate, up, stride, mask, n_tokens, n, out, quantized);
 }
 
 LaunchError add_parts(DeviceStream* stream, float* sum, const float* const* parts, int32_t n_parts,

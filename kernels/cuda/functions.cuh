@@ -13,14 +13,18 @@ LaunchError matmul(DeviceStream* stream, const DeviceMatrix& w, const RowList& l
                    const DeviceRows& x, const float* x_f32, int64_t x_stride, int64_t n_tokens,
                    float* out, int64_t out_stride);
 LaunchError relu_mul(DeviceStream* stream, const float* gate, const float* up, int64_t stride,
-                     int64_t n_tokens, int64_t n, float* out, const DeviceRows& quantized);
+                     const uint8_t* mask, int64_t n_tokens, int64_t n, float* out,
+                     const DeviceRows& quantized);
 LaunchError silu_mul(DeviceStream* stream, const float* gate, const float* up, int64_t stride,
-                     int64_t n_tokens, int64_t n, float* out, const DeviceRows& quantized);
+                     const uint8_t* mask, int64_t n_tokens, int64_t n, float* out,
+                     const DeviceRows& quantized);
+LaunchError relu_relu_mul(DeviceStream* stream, const float* gate, const float* up, int64_t stride,
+                          const uint8_t* mask, int64_t n_tokens, int64_t n, float* out,
+                          const DeviceRows& quantized);
 LaunchError add_parts(DeviceStream* stream, float* sum, const float* const* parts, int32_t n_parts,
                       int64_t n);
-LaunchError select(DeviceStream* stream, const float* scores, int64_t stride, const float* bias,
-                   float threshold, int64_t n_tokens, int64_t n_rows, int32_t* rows, int32_t* n,
-                   uint8_t* mask);
+LaunchError select(DeviceStream* stream, const DeviceSelection& selection, int32_t* rows,
+                   int32_t* n, uint8_t* mask, uint64_t* counts);
 LaunchError add_neurons(DeviceStream* stream, const DeviceNeurons& w, const RowList& list,
                         const float* a, int64_t a_stride, int64_t n_tokens, float* out,
                         void* workspace);

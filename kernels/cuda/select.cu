@@ -10,42 +10,49 @@ constexpr int kPartRows = 32 * kWarp;  // of a warp at most: 32 a lane, as bits
 constexpr int kRoundRows = kWarps * kPartRows;
 constexpr int kInFlight = 8;  // scores that a lane waits for at once
 
-struct Selection {
-  const float* scores;  // [n_tokens, stride]
-  int64_t stride;
-  const float* bias;
-  float threshold;
-  int64_t n_tokens;
-  int64_t n_rows;
-  uint8_t* mask;  // [n_tokens, n_rows]
-};
+__device__ __forceinline__ float threshold_of(const DeviceSelection& s, int64_t token) {
+  const int number = s.classes == nullptr ? 0 : s.classes[token];
+  return number == 0 ? s.thresholds[0] : number == 1 ? s.thresholds[1] : s.thresholds[2];
+}
 
-// Fills the mask for rows [begin, end), at most kPartRows. Returns the lane's bits: i says whether
-// any token chose row begin + 32 * i + lane.
-__device__ __forceinline__ unsigned mark(const Selection& s, int begin, int end) {
+// Fills the mask for rows [begin, end), at most kPartRows, and adds its ones to *n_ones. Returns
+// the lane's bits: i says whether any token chose row begin + 32 * i + lane.
+__device__ __forceinline__ unsigned mark(const DeviceSelection& s, int begin, int end,
+                                         uint8_t* mask, int* n_ones) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   unsigned bits = 0;
   for (int first = 0; begin + first * kWarp < end; first += kInFlight) {
     for (int64_t t = 0; t < s.n_tokens; ++t) {
+      const float threshold = threshold_of(s, t);
+      uint8_t* mask_of_token = mask + t * s.n_rows;
       float scores[kInFlight];
+      bool is_among[kInFlight];
 #pragma unroll
       for (int i = 0; i < kInFlight; ++i) {
         const int row = begin + (first + i) * kWarp + lane;
         if (row >= end) continue;
         scores[i] = s.scores[t * s.stride + row];
         if (s.bias != nullptr) scores[i] = __fadd_rn(scores[i], s.bias[row]);
+        if (s.is_magnitude) scores[i] = fabsf(scores[i]);
+        is_among[i] = !s.is_among_mask || mask_of_token[row] != 0;
       }
 #pragma unroll
       for (int i = 0; i < kInFlight; ++i) {
         const int row = begin + (first + i) * kWarp + lane;
         if (row >= end) continue;
-        const bool chosen = !(scores[i] <= s.threshold);  // a NaN too
-        s.mask[t * s.n_rows + row] = chosen;
+        const bool chosen = is_among[i] && !(scores[i] <= threshold);  // NaNs too
+        mask_of_token[row] = chosen;
+        *n_ones += chosen;
         bits |= static_cast<unsigned>(chosen) << (first + i);
       }
     }
   }
   return bits;
+}
+
+__device__ __forceinline__ int sum_lanes(int n) {
+  for (int apart = kWarp / 2; apart > 0; apart /= 2) n += __shfl_xor_sync(kAllLanes, n, apart);
+  return n;
 }
 
 // Of the warps before the calling one, and of all; counts [kWarps], each warp's.
@@ -66,21 +73,18 @@ __device__ __forceinline__ Sums sum_counts(const int* counts, int warp) {
 // A round is as many rows as the block's registers can tell of; each warp has a part of it, whose
 // rows begin in the list where those before it end.
 __global__ void __launch_bounds__(kWarps* kWarp, 1)
-    select_kernel(Selection s, int32_t* rows, int32_t* n) {
+    select_kernel(DeviceSelection s, int32_t* rows, int32_t* n, uint8_t* mask, uint64_t* totals) {
   SHARED(counts, int[2][kWarps]);  // by turns, so that a round needs one barrier
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int n_rows = static_cast<int>(s.n_rows);
-  int n_chosen = 0, turn = 0;
+  int n_chosen = 0, n_ones = 0, turn = 0;
   for (int round = 0; round < n_rows; round += kRoundRows, turn ^= 1) {
     const int round_end = min(round + kRoundRows, n_rows);
     const int n_part = (round_end - round + kWarps * kWarp - 1) / (kWarps * kWarp) * kWarp;
     const int begin = min(round + warp * n_part, round_end), end = min(begin + n_part, round_end);
-    const unsigned bits = mark(s, begin, end);
-    int count = __popc(bits);
-    for (int apart = kWarp / 2; apart > 0; apart /= 2) {
-      count += __shfl_xor_sync(kAllLanes, count, apart);
-    }
+    const unsigned bits = mark(s, begin, end, mask, &n_ones);
+    const int count = sum_lanes(__popc(bits));
     if (lane == 0) counts[turn][warp] = count;
     __syncthreads();
     const Sums sums = sum_counts(counts[turn], warp);
@@ -94,15 +98,22 @@ __global__ void __launch_bounds__(kWarps* kWarp, 1)
     n_chosen += sums.all;
   }
   if (threadIdx.x == 0) *n = n_chosen;
+  if (totals == nullptr) return;
+  n_ones = sum_lanes(n_ones);
+  if (lane == 0) counts[turn][warp] = n_ones;
+  __syncthreads();
+  if (threadIdx.x >= kWarp) return;
+  n_ones = sum_lanes(counts[turn][lane]);
+  if (lane != 0) return;
+  totals[0] += static_cast<uint64_t>(n_ones);
+  totals[1] += static_cast<uint64_t>(n_chosen);
 }
 
 }  // namespace
 
-LaunchError select(DeviceStream* stream, const float* scores, int64_t stride, const float* bias,
-                   float threshold, int64_t n_tokens, int64_t n_rows, int32_t* rows, int32_t* n,
-                   uint8_t* mask) {
-  const Selection selection = {scores, stride, bias, threshold, n_tokens, n_rows, mask};
-  return LAUNCH(stream, 1, kWarps * kWarp, 0, select_kernel, selection, rows, n);
+LaunchError select(DeviceStream* stream, const DeviceSelection& selection, int32_t* rows,
+                   int32_t* n, uint8_t* mask, uint64_t* counts) {
+  return LAUNCH(stream, 1, kWarps * kWarp, 0, select_kernel, selection, rows, n, mask, counts);
 }
 
 }  // namespace thermocline::kernels::SIMT_DEVICE

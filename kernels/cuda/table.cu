@@ -20,6 +20,7 @@ const DeviceOps& emulated_ops() {
       .matmul = matmul,
       .relu_mul = relu_mul,
       .silu_mul = silu_mul,
+      .relu_relu_mul = relu_relu_mul,
       .add_parts = add_parts,
       .select = select,
       .add_neurons = add_neurons,

@@ -9,7 +9,8 @@ namespace thermocline::kernels::testing {
 namespace {
 
 using Gated = LaunchError (*DeviceOps::*)(DeviceStream*, const float*, const float*, int64_t,
-                                          int64_t, int64_t, float*, const DeviceRows&);
+                                          const uint8_t*, int64_t, int64_t, float*,
+                                          const DeviceRows&);
 
 class DeviceElementwise : public DeviceTest {
  protected:
@@ -19,7 +20,15 @@ class DeviceElementwise : public DeviceTest {
   };
   static std::vector<Op> GatedOps() {
     const Ops& cpu = kernels::ops(Isa::kReference);
-    return {{&DeviceOps::relu_mul, cpu.relu_mul}, {&DeviceOps::silu_mul, cpu.silu_mul}};
+    return {{&DeviceOps::relu_mul, cpu.relu_mul},
+            {&DeviceOps::silu_mul, cpu.silu_mul},
+            {&DeviceOps::relu_relu_mul, ReluRelu}};
+  }
+
+  static void ReluRelu(const float* gate, const float* up, int64_t n, float* out) {
+    std::vector<float> relu_up(up, up + n);
+    for (float& value : relu_up) value = value < 0.0f ? 0.0f : value;
+    kernels::ops(Isa::kReference).relu_mul(gate, relu_up.data(), n, out);
   }
 
   // [n_tokens, stride], NaN where the device writes nothing.
@@ -41,7 +50,7 @@ class DeviceElementwise : public DeviceTest {
       const int64_t n_padded = (n + 31) / 32 * 32;
       const DeviceRows rows = AllocateRows(device_.get(), n_tokens, n_padded + 32);
       device_->Check((ops_.*op.device)(stream_, device_->Upload(gate), device_->Upload(up), stride,
-                                       n_tokens, n, out, rows));
+                                       nullptr, n_tokens, n, out, rows));
       ASSERT_TRUE(same_bits(device_->Download(out, n_tokens * stride), expected)) << n;
       std::vector<float> padded(n_tokens * n_padded, 0.0f);
       for (int64_t t = 0; t < n_tokens; ++t) {
@@ -100,9 +109,41 @@ TEST_P(DeviceElementwise, GatedRowsMayBeWrittenOverTheirInput) {
     for (const bool over_gate : {true, false}) {
       float *gate_at = device_->Upload(gate), *up_at = device_->Upload(up);
       float* out = over_gate ? gate_at : up_at;
-      device_->Check((ops_.*op.device)(stream_, gate_at, up_at, stride, 1, n, out, {}));
+      device_->Check((ops_.*op.device)(stream_, gate_at, up_at, stride, nullptr, 1, n, out, {}));
       EXPECT_TRUE(same_bits(device_->Download(out, n), expected)) << over_gate;
     }
+  }
+}
+
+TEST_P(DeviceElementwise, WithoutUpTheActivationAloneIsComputed) {
+  const int64_t n = 101, stride = 104;
+  const std::vector<float> gate = random_values(2 * stride, 7);
+  const std::vector<float> ones(2 * stride, 1.0f);
+  for (const Op& op : GatedOps()) {
+    float* out = device_->Allocate<float>(2 * stride);
+    device_->Check(
+        (ops_.*op.device)(stream_, device_->Upload(gate), nullptr, stride, nullptr, 2, n, out, {}));
+    EXPECT_TRUE(same_bits(device_->Download(out, 2 * stride), OnCpu(op, gate, ones, 2, n, stride)));
+  }
+}
+
+TEST_P(DeviceElementwise, OutsideTheMaskIsZeroWhateverGateAndUpAre) {
+  const int64_t n = 101, stride = 104;
+  std::vector<float> gate = random_values(2 * stride, 8), up = random_values(2 * stride, 9);
+  std::vector<uint8_t> mask(2 * n);
+  for (int64_t i = 0; i < 2 * n; ++i) mask[i] = i * 7 % 5 < 2;
+  for (const Op& op : GatedOps()) {
+    std::vector<float> expected = OnCpu(op, gate, up, 2, n, stride);
+    std::vector<float> masked_gate = gate;
+    for (int64_t i = 0; i < 2 * n; ++i) {
+      if (mask[i] != 0) continue;
+      expected[i / n * stride + i % n] = 0.0f;
+      masked_gate[i / n * stride + i % n] = std::nanf("");
+    }
+    float* out = device_->Allocate<float>(2 * stride);
+    device_->Check((ops_.*op.device)(stream_, device_->Upload(masked_gate), device_->Upload(up),
+                                     stride, device_->Upload(mask), 2, n, out, {}));
+    EXPECT_TRUE(same_bits(device_->Download(out, 2 * stride), expected));
   }
 }
 
