@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "common/exchange/exchange.h"
+#include "common/worker/ffn_counts.h"
 #include "cpu_worker/activations.h"
-#include "cpu_worker/ffn_counts.h"
 #include "cpu_worker/shard.h"
 #include "cpu_worker/step_clock.h"
 #include "cpu_worker/team.h"
