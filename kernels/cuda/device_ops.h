@@ -129,6 +129,18 @@ struct DeviceOps {
                              const float* a, int64_t a_stride, int64_t n_tokens, float* out,
                              void* workspace);
 
+  // out [end - begin, n_cols], 16-byte aligned: rows (neurons) [begin, end) in f16: the file's
+  // values to the bit, rounded half to even; what is beyond f16 becomes +-65504, infinities too; a
+  // NaN is a NaN. So off by at most 2^-11 of the value, or 2^-25. Of matrices at most 2^32 values.
+  LaunchError (*dequantize)(DeviceStream* stream, const DeviceMatrix& w, int64_t begin, int64_t end,
+                            uint16_t* out);
+  LaunchError (*dequantize_neurons)(DeviceStream* stream, const DeviceNeurons& w, int64_t begin,
+                                    int64_t end, uint16_t* out);
+  // The same of n values a token of x [n_tokens, x_stride]; out [n_tokens, out_stride] has zeros
+  // from n to the next multiple of 4. Both 16-byte aligned, strides multiples of 4.
+  LaunchError (*to_f16)(DeviceStream* stream, const float* x, int64_t x_stride, int64_t n_tokens,
+                        int64_t n, uint16_t* out, int64_t out_stride);
+
   // Rotates q [n_tokens, n_heads, d_head] in place and k [n_tokens, n_kv_heads, d_head], pairs (2i,
   // 2i+1) for i < n_rot / 2 by cos and sin [n_tokens, n_rot / 2] (made on the host in f64), and
   // puts k and v in the cache at each token's place. The CPU's bits: the rotation, and f16 (a NaN

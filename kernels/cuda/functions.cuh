@@ -28,6 +28,12 @@ LaunchError select(DeviceStream* stream, const DeviceSelection& selection, int32
 LaunchError add_neurons(DeviceStream* stream, const DeviceNeurons& w, const RowList& list,
                         const float* a, int64_t a_stride, int64_t n_tokens, float* out,
                         void* workspace);
+LaunchError dequantize(DeviceStream* stream, const DeviceMatrix& w, int64_t begin, int64_t end,
+                       uint16_t* out);
+LaunchError dequantize_neurons(DeviceStream* stream, const DeviceNeurons& w, int64_t begin,
+                               int64_t end, uint16_t* out);
+LaunchError to_f16(DeviceStream* stream, const float* x, int64_t x_stride, int64_t n_tokens,
+                   int64_t n, uint16_t* out, int64_t out_stride);
 LaunchError rope_store(DeviceStream* stream, float* q, const float* k, const float* v,
                        const float* cos, const float* sin, int64_t n_rot, const DeviceToken* tokens,
                        int64_t n_tokens, int32_t n_heads, const DeviceKv& kv);

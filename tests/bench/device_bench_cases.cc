@@ -10,6 +10,7 @@ namespace thermocline::kernels {
 namespace {
 
 constexpr int64_t kFloatBytes = sizeof(float);
+constexpr int64_t kHalfBytes = sizeof(uint16_t);
 constexpr int64_t kTopK = 40;
 constexpr int64_t kParts = 3;
 // Of the issue: a matrix that is large enough to hide a kernel's start reaches these.
@@ -85,6 +86,31 @@ void AddNeurons(const DeviceInputs& in, TensorType type, bool is_transposed, boo
        }});
 }
 
+// A tile of a matrix and one of ffn_down as a prompt's products read them.
+void AddDequantize(const DeviceInputs& in, TensorType type, std::vector<DeviceCase>* cases) {
+  const int64_t n_rows = 4 * in.sizes.n_prompt, n_cols = in.sizes.d_model;  // `out` has room
+  const int64_t written_bytes = kHalfBytes * n_rows * n_cols;
+  auto* out = reinterpret_cast<uint16_t*>(in.out);
+  const std::string what = fmt::format("{} x {}", n_rows, n_cols);
+  const DeviceMatrix matrix = device_layout(type, n_rows, 0, n_cols);
+  cases->push_back({"dequantize", what, type_info(type)->name, 1,
+                    device_matrix_bytes(matrix) + written_bytes,
+                    Aligned(device_matrix_bytes(matrix)), 0, [=, &in](const uint8_t* copy) {
+                      DeviceMatrix w = matrix;
+                      place_device_matrix(copy, &w);
+                      return in.ops->dequantize(in.stream, w, 0, n_rows, out);
+                    }});
+  const DeviceNeurons neurons = device_neuron_layout(type, n_rows, n_rows / 32, n_cols);
+  cases->push_back({"dequantize_neurons", what, type_info(type)->name, 1,
+                    device_neuron_bytes(neurons) + written_bytes,
+                    Aligned(device_neuron_bytes(neurons)), 0, [=, &in](const uint8_t* copy) {
+                      DeviceNeurons w = neurons;
+                      place_device_neurons(copy, &w);
+                      if (w.has_planes) w.places = in.places;
+                      return in.ops->dequantize_neurons(in.stream, w, 0, n_rows, out);
+                    }});
+}
+
 void AddAttend(const DeviceInputs& in, DeviceKvType type, size_t context,
                std::vector<DeviceCase>* cases) {
   const bool is_f16 = type == DeviceKvType::kF16;
@@ -151,6 +177,12 @@ void AddNormAndQuantize(const DeviceInputs& in, int64_t n_tokens, std::vector<De
       {"quantize", what, "f32", n_tokens, n_bytes, stride, 0, [=, &in](const uint8_t* copy) {
          return in.ops->quantize(in.stream, InputOf(in, n_tokens, copy), n, n_tokens, n, in.int8);
        }});
+  auto* halves = reinterpret_cast<uint16_t*>(in.out);
+  cases->push_back({"to_f16", what, "f32", n_tokens, read_bytes + n_tokens * kHalfBytes * n, stride,
+                    0, [=, &in](const uint8_t* copy) {
+                      return in.ops->to_f16(in.stream, InputOf(in, n_tokens, copy), n, n_tokens, n,
+                                            halves, n);
+                    }});
 }
 
 void AddActivations(const DeviceInputs& in, int64_t n_tokens, std::vector<DeviceCase>* cases) {
@@ -212,6 +244,7 @@ std::vector<DeviceCase> MakeDeviceCases(const DeviceInputs& in) {
       }
     }
     AddMatmul(in, type, sizes.d_ff, 1, true, &cases);
+    AddDequantize(in, type, &cases);
   }
   for (const bool all : {false, true}) {
     for (const TensorType type : {TensorType::kF16, TensorType::kQ8_0, TensorType::kQ4_0}) {

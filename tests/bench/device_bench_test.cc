@@ -93,6 +93,7 @@ TEST_F(DeviceCasesOf7b, CountTheBytesOfTheFileAndTheInputs) {
   EXPECT_EQ(
       Find("add_neurons", "11008 x 4096, 10 % of neurons", "Q4_0", 1).n_bytes,
       active * 2048 + 344 * 2 * 4096 + (4 * active + 255) / 256 * 256 + 8 * active + 4 * 4096);
+  EXPECT_EQ(Find("dequantize", "2048 x 4096", "Q8_0", 1).n_bytes, 2048 * 4096 / 32 * (34 + 64));
   EXPECT_EQ(Find("attend", "context 4096", "F16", 1).n_bytes, 2 * 2 * 4096 * 4096 + 8 * 4096);
 }
 

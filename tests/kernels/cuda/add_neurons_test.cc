@@ -2,36 +2,12 @@
 // added in the order of device_ops.h. So the layout of kernels/cuda/neurons.h is judged, too.
 #include <numeric>
 
-#include "common/gguf/dequantize.h"
 #include "tests/kernels/cuda/device_testing.h"
-#include "tests/kernels/packed_testing.h"
+#include "tests/kernels/cuda/neurons_testing.h"
+#include "tests/kernels/kernel_testing.h"
 
 namespace thermocline::kernels::testing {
 namespace {
-
-constexpr int64_t kFileNeurons = 512;  // d_ff
-
-struct Layout {
-  TensorType type;
-  bool is_transposed;  // ffn_down_t
-};
-std::vector<Layout> AllLayouts() {
-  std::vector<Layout> layouts;
-  for (const TensorType type : all_types()) {
-    layouts.push_back({type, false});
-    if (is_transposed_type(type)) layouts.push_back({type, true});
-  }
-  return layouts;
-}
-
-// The neurons whose number leaves a rest below `of_7` when divided by 7.
-std::vector<int32_t> SomeNeurons(int of_7) {
-  std::vector<int32_t> neurons;
-  for (int32_t i = 0; i < kFileNeurons; ++i) {
-    if (i % 7 < of_7) neurons.push_back(i);
-  }
-  return neurons;
-}
 
 // About half of them 0.
 std::vector<float> SparseValues(int64_t n, uint32_t seed) {
@@ -43,53 +19,11 @@ std::vector<float> SparseValues(int64_t n, uint32_t seed) {
 class DeviceAddNeurons : public DeviceTest {
  protected:
   // Neurons of a random file, on the device and as their values.
-  void Make(const Layout& layout, const std::vector<int32_t>& neurons, int64_t n_cols) {
-    const int64_t n = std::ssize(neurons);
-    const int64_t n_rows = layout.is_transposed ? kFileNeurons : n_cols;
-    const int64_t row_values = layout.is_transposed ? n_cols : kFileNeurons;
-    const FileRows file = random_rows(layout.type, n_rows, row_values, 1);
-    w_ = layout.is_transposed ? PackTransposed(file, neurons, n_cols)
-                              : PackStock(file, neurons, n_cols);
-    std::vector<float> values(n_rows * row_values);
-    dequantize(layout.type, file.bytes.data(), std::ssize(values), values.data());
-    weights_.resize(n * n_cols);
-    for (int64_t i = 0; i < n; ++i) {
-      for (int64_t col = 0; col < n_cols; ++col) {
-        const int64_t at =
-            layout.is_transposed ? neurons[i] * n_cols + col : col * kFileNeurons + neurons[i];
-        weights_[i * n_cols + col] = values[at];
-      }
-    }
-  }
-
-  DeviceNeurons PackTransposed(const FileRows& file, const std::vector<int32_t>& neurons,
-                               int64_t n_cols) {
-    DeviceNeurons layout = device_transposed_layout(file.type, std::ssize(neurons), n_cols);
-    std::vector<uint8_t> image(device_neuron_bytes(layout), 0xff);
-    for (size_t i = 0; i < neurons.size(); ++i) {
-      pack_device_transposed_row(layout, static_cast<int64_t>(i), file.row(neurons[i]),
-                                 image.data());
-    }
-    place_device_neurons(device_->Upload(image), &layout);
-    return layout;
-  }
-
-  DeviceNeurons PackStock(const FileRows& file, const std::vector<int32_t>& neurons,
-                          int64_t n_cols) {
-    std::vector<int32_t> row_of(kFileNeurons, -1), blocks;  // that have a neuron
-    for (size_t i = 0; i < neurons.size(); ++i) {
-      row_of[neurons[i]] = static_cast<int32_t>(i);
-      if (blocks.empty() || blocks.back() != neurons[i] / 32) blocks.push_back(neurons[i] / 32);
-    }
-    DeviceNeurons layout =
-        device_neuron_layout(file.type, std::ssize(neurons), std::ssize(blocks), n_cols);
-    std::vector<uint8_t> image(device_neuron_bytes(layout), 0xff);
-    for (size_t b = 0; b < blocks.size(); ++b) {
-      pack_device_neuron_block(layout, static_cast<int64_t>(b), row_of.data() + blocks[b] * 32,
-                               file.bytes.data(), file.row_bytes, blocks[b], image.data());
-    }
-    place_device_neurons(device_->Upload(image), &layout);
-    return layout;
+  void Make(const NeuronLayout& layout, const std::vector<int32_t>& neurons, int64_t n_cols) {
+    RandomNeurons random = MakeNeurons(layout, neurons, n_cols);
+    w_ = random.image.layout;
+    place_device_neurons(device_->Upload(random.image.bytes), &w_);
+    weights_ = std::move(random.weights);
   }
 
   // rows: of the device's neurons, ascending; empty: all. a [n_tokens, a_stride]. max: above the
@@ -167,7 +101,7 @@ class DeviceAddNeurons : public DeviceTest {
 };
 
 TEST_P(DeviceAddNeurons, EveryLayoutAndWidthGivesTheSumsOfTheFile) {
-  for (const Layout& layout : AllLayouts()) {
+  for (const NeuronLayout& layout : AllNeuronLayouts()) {
     for (const int64_t n_cols : {256, 512, 1280}) {
       for (const int of_7 : {7, 2}) {
         Make(layout, SomeNeurons(of_7), n_cols);
@@ -179,7 +113,7 @@ TEST_P(DeviceAddNeurons, EveryLayoutAndWidthGivesTheSumsOfTheFile) {
 }
 
 TEST_P(DeviceAddNeurons, WidthsThatAreMultiplesOf32) {
-  for (const Layout& layout : AllLayouts()) {
+  for (const NeuronLayout& layout : AllNeuronLayouts()) {
     for (const int64_t n_cols : {32, 96, 544}) {
       Make(layout, SomeNeurons(3), n_cols);
       ExpectSums(EverySecond(70), 1);
@@ -189,7 +123,8 @@ TEST_P(DeviceAddNeurons, WidthsThatAreMultiplesOf32) {
 }
 
 TEST_P(DeviceAddNeurons, ListsOfEveryLength) {
-  for (const Layout& layout : {Layout{TensorType::kQ4_0, true}, Layout{TensorType::kQ6_K, false}}) {
+  for (const NeuronLayout& layout :
+       {NeuronLayout{TensorType::kQ4_0, true}, NeuronLayout{TensorType::kQ6_K, false}}) {
     Make(layout, SomeNeurons(7), 256);
     for (const int64_t n : {1, 2, 7, 8, 9, 63, 64, 65, 128, 129, 256}) {
       ExpectSums(EverySecond(n), 1);
@@ -199,7 +134,7 @@ TEST_P(DeviceAddNeurons, ListsOfEveryLength) {
 }
 
 TEST_P(DeviceAddNeurons, NoListMeansAllNeurons) {
-  for (const Layout& layout : AllLayouts()) {
+  for (const NeuronLayout& layout : AllNeuronLayouts()) {
     Make(layout, SomeNeurons(2), 256);
     std::vector<int32_t> all(w_.n_neurons);
     std::iota(all.begin(), all.end(), 0);
@@ -244,7 +179,7 @@ TEST_P(DeviceAddNeurons, AFactorOfZeroIsSkippedWhateverTheWeight) {
 }
 
 TEST_P(DeviceAddNeurons, ATokensBitsDependOnItAlone) {
-  for (const Layout& layout : AllLayouts()) {
+  for (const NeuronLayout& layout : AllNeuronLayouts()) {
     Make(layout, SomeNeurons(4), 256);
     const std::vector<int32_t> rows = EverySecond(140);
     const int64_t n = std::ssize(rows), n_tokens = 9;
