@@ -59,7 +59,6 @@ absl::Status Finish(const FlagSet& flags, CoordinatorOptions* options) {
 }
 
 absl::Status Serve(const Program& program, const CoordinatorOptions& options) {
-  NoteGpuLayers(program, options.fleet.n_gpu_layers);
   ASSIGN_OR_RETURN(std::unique_ptr<Fleet> fleet, StartFleet(program, options.fleet.options));
   Inference inference(std::move(fleet), options.max_queue);
   ASSIGN_OR_RETURN(const std::unique_ptr<GrpcServer> server,

@@ -31,6 +31,7 @@ struct RankPlan {
   std::string address;  // "host:port" of a worker that runs already; "": spawned on this host
   RankKind kind = RankKind::kCpu;
   int64_t memory_bytes = 0;  // that the rank may allocate; 0: nothing was promised
+  std::string device;        // of kind gpu: "cuda:N" or "emulated"; "": chosen at the start
   bool operator==(const RankPlan&) const = default;
 };
 

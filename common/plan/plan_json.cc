@@ -97,6 +97,9 @@ absl::StatusOr<RankPlan> ParseRank(const Json& json) {
     ASSIGN_OR_RETURN(rank.memory_bytes,
                      Integer(json["memory"], "memory (bytes)", 0, int64_t{1} << 50));
   }
+  if (json.contains("device")) {
+    ASSIGN_OR_RETURN(rank.device, Text(json["device"], "device", "a text like \"cuda:0\""));
+  }
   if (json.contains("address")) {
     ASSIGN_OR_RETURN(rank.address, Text(json["address"], "address", "a text like \"host:port\""));
   }
@@ -157,6 +160,7 @@ std::string RankLine(const RankPlan& rank) {
   Json entry = {
       {"kind", RankKindName(rank.kind)}, {"node", rank.node}, {"threads", rank.n_threads}};
   if (rank.memory_bytes > 0) entry["memory"] = rank.memory_bytes;
+  if (!rank.device.empty()) entry["device"] = rank.device;
   if (!rank.address.empty()) entry["address"] = rank.address;
   return entry.dump();
 }

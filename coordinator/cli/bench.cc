@@ -116,7 +116,6 @@ absl::Status MeasureAll(const Program& program, const BenchOptions& options,
 
 // What was measured before an error is printed, too.
 absl::Status MeasureAndPrint(const Program& program, const BenchOptions& options) {
-  NoteGpuLayers(program, options.fleet.n_gpu_layers);
   std::vector<BenchRow> rows;
   absl::Status status = MeasureAll(program, options, &rows);
   if (!rows.empty()) {

@@ -8,6 +8,13 @@
 
 namespace thermocline {
 
+namespace {
+
+// Where GPUs hold all, no CPU rank reads anything.
+bool HasShare(const BenchRow& row) { return row.is_decode() && row.read_gbps > 0; }
+
+}  // namespace
+
 double Median(std::vector<double> samples) {
   std::sort(samples.begin(), samples.end());
   const size_t middle = samples.size() / 2;
@@ -29,7 +36,7 @@ std::string BenchTable(const std::vector<BenchRow>& rows) {
     const std::string test =
         row.is_decode() ? fmt::format("tg{}", row.n_gen) : fmt::format("pp{}", row.n_prompt);
     const std::string share =
-        row.is_decode() ? fmt::format("{:.1f} %", row.BandwidthShare() * 100) : "";
+        HasShare(row) ? fmt::format("{:.1f} %", row.BandwidthShare() * 100) : "";
     table += fmt::format(
         "| {} | {:.2f} GB | {} | {} | {} | {} | {} | {} | {:.2f} ({:.2f} to {:.2f}) | {:.1f} % | "
         "{:.1f} | {:.1f} | {} |\n",
@@ -77,7 +84,7 @@ std::string BenchJson(const std::vector<BenchRow>& rows) {
                     {"computed_share", row.computed_share},
                     {"fired_share", row.fired_share},
                     {"bandwidth_share", nullptr}});
-    if (row.is_decode()) json.back()["bandwidth_share"] = row.BandwidthShare();
+    if (HasShare(row)) json.back()["bandwidth_share"] = row.BandwidthShare();
     for (const auto& [part, share] : row.time_shares) json.back()["time_shares"][part] = share;
   }
   return json.dump(2) + "\n";

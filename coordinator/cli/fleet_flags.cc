@@ -14,20 +14,23 @@ namespace {
 constexpr int64_t kMaxContext = int64_t{1} << 24;
 constexpr int64_t kMaxBatch = 1 << 14;
 constexpr int64_t kMaxTimeoutS = 24 * 3600;
+constexpr double kGib = 1024.0 * 1024 * 1024;
+constexpr double kMinBudgetBytes = 0.001 * kGib;
 
 absl::Status ParseGpuLayers(const std::string& text, int64_t* value) {
   if (text == "auto") {
-    *value = 0;
+    *value = kAutoLayers;
     return absl::OkStatus();
   }
   if (text == "all") {
-    *value = -1;
+    *value = kAllLayers;
     return absl::OkStatus();
   }
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *value);
   if (error != std::errc() || end != text.data() + text.size() || *value < -1) {
     return absl::InvalidArgumentError("give a number of layers, 'auto' or 'all'");
   }
+  if (*value == -1) *value = kAutoLayers;  // as PowerInfer's default has it
   return absl::OkStatus();
 }
 
@@ -42,6 +45,7 @@ absl::Status ParseFlashAttention(const std::string& text) {
 
 void AddFleetFlags(FlagSet* flags, FleetFlags* values) {
   FleetOptions* options = &values->options;
+  options->gpu_device = "auto";
   flags->Group("Model and fleet");
   flags->String({"-m", "--model"}, "FILE", &options->model_path, "the model, a GGUF file");
   flags->Int({"-c", "--ctx-size"}, "tokens", &options->n_ctx, 0, kMaxContext,
@@ -66,14 +70,16 @@ void AddFleetFlags(FlagSet* flags, FleetFlags* values) {
                 "who holds which shard; made or edited by hand");
   flags->Custom(
       {"-ngl", "--gpu-layers", "--n-gpu-layers"}, "N",
-      [values](const std::string& text) { return ParseGpuLayers(text, &values->n_gpu_layers); },
-      "layers to keep on a GPU; there is no GPU worker yet, so all are computed on the CPU");
+      [options](const std::string& text) { return ParseGpuLayers(text, &options->n_gpu_layers); },
+      "layers to keep on GPUs as a whole: a number, all, or auto (what is fastest)");
+  flags->String({"--gpu-device", "-dev", "--device"}, "LIST", &options->gpu_device,
+                "GPUs to use: auto (all cards), none, or cuda:N and emulated, separated by commas");
   flags->Float({"--vram-budget"}, "GiB", &values->vram_budget_gib, -1, 1e6,
-               "device memory that may be taken, at most; there is no GPU worker yet, so none is");
+               "memory of each GPU that may be taken, at most; -1: what is free, less 0.25");
   flags->Bool({"--reset-gpu-index"}, &values->reset_gpu_index,
               "accepted: without --plan, the plan is made anew at every start");
-  flags->Bool({"--disable-gpu-index"}, &values->disable_gpu_index,
-              "accepted: no layer's neurons are split between a GPU and CPUs yet");
+  flags->BoolOff({"--disable-gpu-index"}, &options->splits_ffn,
+                 "split no layer's neurons between GPUs and CPUs: whole layers only");
   flags->Int({"--worker-timeout"}, "seconds", &values->worker_timeout_s, 1, kMaxTimeoutS,
              "without progress for so long, a step is given up and the worker is named");
   flags->Custom({"-fa", "--flash-attn"}, "on|auto", ParseFlashAttention,
@@ -114,11 +120,17 @@ absl::Status FleetFlags::Finish(const FlagSet& flags) {
     return absl::InvalidArgumentError(
         "--reset-gpu-index does not go with --plan: give one of them");
   }
-  for (const char* name : {"--threads", "--workers"}) {
+  if (vram_budget_gib >= 0 && vram_budget_gib * kGib < kMinBudgetBytes) {
+    return absl::InvalidArgumentError(
+        "--vram-budget is in GiB, 0.001 or more, or -1 for what is free; for no GPU take "
+        "--gpu-device none");
+  }
+  if (vram_budget_gib > 0) options.vram_budget_bytes = vram_budget_gib * kGib;
+  for (const char* name : {"--threads", "--workers", "--vram-budget", "--gpu-layers"}) {
     if (!options.plan_path.empty() && flags.IsOnCommandLine(name)) {
       return absl::InvalidArgumentError(
-          fmt::format("{} does not go with --plan: the plan says how many workers and threads "
-                      "there are",
+          fmt::format("{} does not go with --plan: the plan says who holds what, and how many "
+                      "workers and threads there are",
                       name));
     }
   }

@@ -17,12 +17,10 @@ struct FleetFlags {
   std::string activations = "int8";
   int64_t sketch_bits = 0;
   int64_t worker_timeout_s = 10;
-  double vram_budget_gib = -1;     // there is nothing to take it from
-  bool reset_gpu_index = false;    // a plan is only kept where --plan names it
-  bool disable_gpu_index = false;  // no plan of ours splits an FFN with a GPU
-  int64_t n_gpu_layers = 0;        // what the user asked for; -1: all
-  bool mmap = false;               // shards are never used from the mapping
-  bool memory_f32 = false;         // PowerInfer's spelling of kv_type f32
+  double vram_budget_gib = -1;   // of each GPU; -1: what is free, less a margin
+  bool reset_gpu_index = false;  // a plan is only kept where --plan names it
+  bool mmap = false;             // shards are never used from the mapping
+  bool memory_f32 = false;       // PowerInfer's spelling of kv_type f32
   bool quiet = false;
   bool verbose = false;
 

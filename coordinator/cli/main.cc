@@ -30,7 +30,6 @@ constexpr char kUsage[] =
 absl::StatusOr<std::unique_ptr<InferenceClient>> StartOwnFleet(const Program& program,
                                                                const MainOptions& options,
                                                                Fleet** own) {
-  NoteGpuLayers(program, options.fleet.n_gpu_layers);
   ASSIGN_OR_RETURN(std::unique_ptr<Fleet> fleet, StartFleet(program, options.fleet.options));
   *own = fleet.get();
   return MakeLocalClient(std::make_unique<Inference>(std::move(fleet), /*max_waiting=*/0));

@@ -177,7 +177,6 @@ absl::Status Score(const Program& program, Fleet* fleet, Work* work) {
 }
 
 absl::Status Measure(const Program& program, PerplexityOptions options) {
-  NoteGpuLayers(program, options.fleet.n_gpu_layers);
   std::unique_ptr<KlBaseReader> base;
   if (options.compare) {
     ASSIGN_OR_RETURN(base, KlBaseReader::Open(options.base_path));

@@ -13,7 +13,8 @@ struct Row {
   const char* reason;
 };
 
-constexpr char kNoGpu[] = "there is no GPU worker in this version; everything is computed on CPUs";
+constexpr char kGpuPlan[] =
+    "what goes on which GPU is planned; say --gpu-device, --vram-budget, --gpu-layers or --plan";
 constexpr char kRope[] = "RoPE is taken from the model file";
 constexpr char kBinding[] =
     "a worker binds its threads to its NUMA node by itself; limit it with numactl or taskset";
@@ -32,19 +33,18 @@ constexpr char kNoShift[] =
     "a full context is never shifted; raise --ctx-size, or give -n -2 to end there";
 
 const Row kFleetRows[] = {
-    {{"-ts", "--tensor-split"}, true, kNoGpu},
-    {{"-mg", "--main-gpu"}, true, kNoGpu},
-    {{"-sm", "--split-mode"}, true, kNoGpu},
-    {{"-nommq", "--no-mul-mat-q"}, false, kNoGpu},
-    {{"-dev", "--device"}, true, kNoGpu},
-    {{"--list-devices"}, false, kNoGpu},
-    {{"-fit", "--fit"}, true, kNoGpu},
-    {{"-fitt", "--fit-target"}, true, kNoGpu},
-    {{"-fitc", "--fit-ctx"}, true, kNoGpu},
+    {{"-ts", "--tensor-split"}, true, kGpuPlan},
+    {{"-mg", "--main-gpu"}, true, kGpuPlan},
+    {{"-sm", "--split-mode"}, true, kGpuPlan},
+    {{"-nommq", "--no-mul-mat-q"}, false, "there is one way to multiply on a GPU"},
+    {{"--list-devices"}, false, "use build/bin/gpu_worker --list-devices"},
+    {{"-fit", "--fit"}, true, kGpuPlan},
+    {{"-fitt", "--fit-target"}, true, kGpuPlan},
+    {{"-fitc", "--fit-ctx"}, true, kGpuPlan},
     {{"-ot", "--override-tensor"}, true, "who holds which weights is said by --plan FILE"},
     {{"-cmoe", "--cpu-moe"}, false, kNoMoe},
     {{"-ncmoe", "--n-cpu-moe"}, true, kNoMoe},
-    {{"-ncffn", "--n-cpu-ffn"}, true, kNoGpu},
+    {{"-ncffn", "--n-cpu-ffn"}, true, kGpuPlan},
     {{"--moe-cache-mib"}, true, kNoMoe},
     {{"--rpc"}, true, "workers on other hosts are named in the file given with --plan"},
     {{"-tb", "--threads-batch"}, true, "prompts are computed by the threads of --threads"},

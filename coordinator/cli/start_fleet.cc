@@ -14,26 +14,42 @@
 namespace thermocline {
 namespace {
 
-// "model.gguf: 2 workers, 8 threads, avx512, shm, 4096 tokens of context".
+// "model.gguf: cuda:0 (NVIDIA H100) and 2 workers, 8 threads, avx512, shm, sparsity exact, 4096
+// tokens of context".
 std::string WhatRuns(const Fleet& fleet) {
-  const int32_t n_workers = fleet.plan().n_ranks();
-  return fmt::format("{}: {} worker{}, {} thread{}, {}, {}, sparsity {}, {} tokens of context",
-                     fleet.model().id(), n_workers, n_workers == 1 ? "" : "s", fleet.n_threads(),
-                     fleet.n_threads() == 1 ? "" : "s", fleet.isa(), fleet.transport(),
-                     DescribeModes(fleet.plan()), fleet.n_ctx());
+  const size_t n_cpu_workers = fleet.plan().ranks.size() - fleet.devices().size();
+  std::vector<std::string> ranks = fleet.devices();
+  if (n_cpu_workers > 0) {
+    ranks.push_back(fmt::format("{} worker{}, {} thread{}, {}", n_cpu_workers,
+                                n_cpu_workers == 1 ? "" : "s", fleet.n_threads(),
+                                fleet.n_threads() == 1 ? "" : "s", fleet.isa()));
+  }
+  return fmt::format("{}: {}, {}, sparsity {}, {} tokens of context", fleet.model().id(),
+                     fmt::join(ranks, " and "), fleet.transport(), DescribeModes(fleet.plan()),
+                     fleet.n_ctx());
 }
 
-// Said until there is one: a plan may name ranks of kind gpu.
-void NoteGpuRanks(const Program& program, const Plan& plan) {
-  std::vector<size_t> gpus;
-  for (size_t r = 0; r < plan.ranks.size(); ++r) {
-    if (plan.ranks[r].kind == RankKind::kGpu && plan.ranks[r].address.empty()) gpus.push_back(r);
+// Says what was asked for on a GPU, or planned for one, and is computed on the CPU.
+void NoteGpus(const Program& program, const FleetOptions& options, const Fleet& fleet) {
+  const std::string reason =
+      fleet.no_gpu_reason().empty() ? "--gpu-device none" : fleet.no_gpu_reason();
+  std::vector<size_t> by_cpus;
+  const std::vector<RankPlan>& ranks = fleet.plan().ranks;
+  for (size_t r = 0; r < ranks.size(); ++r) {
+    if (ranks[r].kind == RankKind::kGpu && ranks[r].device.empty()) by_cpus.push_back(r);
   }
-  if (gpus.empty()) return;
-  program.Note(fmt::format(
-      "note: there is no GPU worker in this version; what the plan gives to the GPU of rank {} is "
-      "computed by a CPU worker",
-      fmt::join(gpus, ", ")));
+  const bool wants_gpu = options.n_gpu_layers == kAllLayers || options.n_gpu_layers > 0 ||
+                         options.vram_budget_bytes > 0;
+  if (!by_cpus.empty()) {
+    program.Note(fmt::format(
+        "note: what the plan gives to the GPU of rank {} is computed by a CPU worker ({})",
+        fmt::join(by_cpus, ", "), reason));
+  } else if (wants_gpu && fleet.devices().empty()) {
+    program.Note(
+        fmt::format("note: no GPU is used, all layers are computed on the CPU ({})", reason));
+  } else if (!fleet.no_gpu_reason().empty() && fleet.devices().empty()) {
+    program.Detail(fmt::format("no GPU: {}", reason));
+  }
 }
 
 }  // namespace
@@ -68,14 +84,9 @@ absl::StatusOr<std::unique_ptr<Fleet>> StartFleet(const Program& program,
   if (StopSignals::stop()) return absl::CancelledError("stopped by a signal");
   RETURN_IF_ERROR(fleet.status());
   program.Note(WhatRuns(**fleet));
-  NoteGpuRanks(program, (*fleet)->plan());
+  NoteGpus(program, options, **fleet);
   if (program.verbose()) program.Detail("plan:\n" + PlanToJson((*fleet)->plan()));
   return fleet;
-}
-
-void NoteGpuLayers(const Program& program, int64_t n_gpu_layers) {
-  if (n_gpu_layers == 0) return;
-  program.Note("note: there is no GPU worker in this version; all layers are computed on the CPU");
 }
 
 }  // namespace thermocline

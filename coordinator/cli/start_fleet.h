@@ -17,7 +17,5 @@ std::string DescribeModes(const Plan& plan);
 
 absl::StatusOr<std::unique_ptr<Fleet>> StartFleet(const Program& program,
                                                   const FleetOptions& options);
-// Says that layers asked for on a GPU are computed on the CPU.
-void NoteGpuLayers(const Program& program, int64_t n_gpu_layers);
 
 }  // namespace thermocline

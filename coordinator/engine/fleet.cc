@@ -36,7 +36,7 @@ Fleet::~Fleet() {
 
 int64_t Fleet::n_threads() const {
   int64_t n_threads = 0;
-  for (const RankPlan& rank : plan_.ranks) n_threads += rank.n_threads;
+  for (const RankPlan& rank : plan_.ranks) n_threads += rank.device.empty() ? rank.n_threads : 0;
   return n_threads;
 }
 
@@ -153,23 +153,30 @@ absl::StatusOr<FleetTotals> Fleet::Totals() {
 
 absl::StatusOr<double> Fleet::MeasureReadGbps(int64_t buffer_bytes, int32_t repeats) {
   const size_t n_workers = workers_.size();
+  const auto is_cpu = [&](size_t i) { return plan_.ranks[i].device.empty(); };
   std::vector<absl::StatusOr<std::unique_ptr<WorkerHandle::ReadTest>>> tests(n_workers);
   OnAllWorkers([&](size_t i) {
+    if (!is_cpu(i)) return;
     const int64_t part = buffer_bytes * plan_.ranks[i].n_threads / n_threads();
     tests[i] = workers_[i]->PrepareReadTest(part);
   });
-  for (const auto& test : tests) RETURN_IF_ERROR(test.status());
+  for (size_t i = 0; i < n_workers; ++i) {
+    if (is_cpu(i)) RETURN_IF_ERROR(tests[i].status());
+  }
   double best = 0;
   for (int32_t repeat = 0; repeat < repeats; ++repeat) {
     std::vector<absl::StatusOr<worker::v1::MeasureResponse>> reads(n_workers);
-    OnAllWorkers([&](size_t i) { reads[i] = workers_[i]->Read(**tests[i]); });
+    OnAllWorkers([&](size_t i) {
+      if (is_cpu(i)) reads[i] = workers_[i]->Read(**tests[i]);
+    });
     double bytes = 0, seconds = 0;  // all read at the same time, so the slowest decides
-    for (const auto& read : reads) {
-      RETURN_IF_ERROR(read.status());
-      bytes += static_cast<double>(read->bytes());
-      seconds = std::max(seconds, read->seconds());
+    for (size_t i = 0; i < n_workers; ++i) {
+      if (!is_cpu(i)) continue;
+      RETURN_IF_ERROR(reads[i].status());
+      bytes += static_cast<double>(reads[i]->bytes());
+      seconds = std::max(seconds, reads[i]->seconds());
     }
-    best = std::max(best, bytes / seconds / 1e9);
+    if (seconds > 0) best = std::max(best, bytes / seconds / 1e9);
   }
   return best;
 }

@@ -21,6 +21,7 @@
 #include "coordinator/engine/stepper.h"
 #include "coordinator/engine/worker_process.h"
 #include "proto/worker.pb.h"
+#include "solver/placement/hot_cold.h"
 
 namespace thermocline {
 
@@ -44,6 +45,11 @@ struct FleetOptions {
   int64_t stall_timeout_ms = 10000;       // without progress, a step is given up
   int64_t load_timeout_ms = 60000;        // without progress of one worker, loading is
   std::string worker_binary;              // "": cpu_worker beside this program
+  std::string gpu_worker_binary;          // "": gpu_worker beside this program
+  std::string gpu_device = "none";        // auto, none, or names with commas (gpu_devices.h)
+  int64_t n_gpu_layers = kAutoLayers;     // whole layers on GPUs (hot_cold.h)
+  double vram_budget_bytes = 0;           // of each GPU; 0: what is free, less a margin
+  bool splits_ffn = true;                 // between GPUs and CPUs, by a profile
   std::string tls_ca, tls_cert, tls_key;  // for workers on other hosts
 };
 
@@ -68,8 +74,12 @@ class Fleet : public Stepper {
   int64_t batch_size() const override { return options_.batch_size; }
   int64_t max_logit_rows() const { return options_.max_logit_rows; }
   const std::string& isa() const { return isa_; }  // the level the workers chose
-  int64_t n_threads() const;                       // compute threads of all ranks
-  std::string transport() const;                   // "shm", "grpc", or "grpc+shm" for both
+  int64_t n_threads() const;                       // compute threads of CPU ranks
+  // What GPU ranks compute on, "cuda:0 (NVIDIA H100 80GB HBM3)", in the order of their ranks.
+  const std::vector<std::string>& devices() const { return devices_; }
+  // Why there is no GPU (or no further one) to use; "" where none was looked for.
+  const std::string& no_gpu_reason() const { return no_gpu_reason_; }
+  std::string transport() const;  // "shm", "grpc", or "grpc+shm" for both
 
   // At most max_logit_rows of the tokens want logits.
   absl::Status Run(absl::Span<const TokenInput> tokens) override;
@@ -78,8 +88,8 @@ class Fleet : public Stepper {
   // Asks every worker. Works while no step runs.
   absl::StatusOr<std::vector<worker::v1::StatsResponse>> Stats();
   absl::StatusOr<FleetTotals> Totals();  // of these
-  // Plain read bandwidth of all workers' threads at once, over a buffer of this size that is split
-  // by threads; the best of the repeats, 1e9 bytes a second.
+  // Plain read bandwidth of all CPU workers' threads at once, over a buffer of this size that is
+  // split by threads; the best of the repeats, 1e9 bytes a second. 0 without a CPU worker.
   absl::StatusOr<double> MeasureReadGbps(int64_t buffer_bytes, int32_t repeats);
 
   // From now on workers count firings, in all layers, and keep FFN inputs of some layers: of
@@ -114,6 +124,8 @@ class Fleet : public Stepper {
   Plan plan_;
   int64_t n_ctx_ = 0;
   std::string isa_;
+  std::vector<std::string> devices_;
+  std::string no_gpu_reason_;
   std::unique_ptr<Segment> segment_;
   std::unique_ptr<StepDriver> driver_;
   std::vector<std::unique_ptr<WorkerHandle>> workers_;  // [n_ranks]

@@ -1,8 +1,6 @@
 // The order of things at a fleet's start.
 #include "coordinator/engine/fleet_starter.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
@@ -14,6 +12,7 @@
 #include "common/util/status_macros.h"
 #include "common/util/topology.h"
 #include "common/util/version.h"
+#include "coordinator/engine/gpu_devices.h"
 #include "coordinator/engine/start_plan.h"
 #include "coordinator/engine/worker_handle.h"
 #include "fmt/format.h"
@@ -26,14 +25,6 @@ namespace {
 constexpr uint32_t kSpinUs = 100;
 constexpr std::chrono::milliseconds kLook(20);  // between two looks at calls that run
 constexpr int64_t kUnaskedContext = 4096;       // tokens
-
-absl::StatusOr<std::string> DefaultWorkerBinary() {
-  char path[4096];
-  const ssize_t n = readlink("/proc/self/exe", path, sizeof(path));
-  if (n <= 0 || n == sizeof(path)) return absl::InternalError("can't tell where this program lies");
-  const std::string self(path, n);
-  return self.substr(0, self.find_last_of('/') + 1) + "cpu_worker";
-}
 
 int64_t UsableCpus(const std::vector<NumaNode>& nodes) {
   int64_t n_cpus = 0;
@@ -124,18 +115,55 @@ absl::Status FleetStarter::MakePlan() {
         plan->layers[i].sketch_bits = modes[i].sketch_bits;
       }
     }
+    RETURN_IF_ERROR(NameDevices());
   } else {
     // Pages of the KV cache appear as they are used: of a context that nobody asked for, which may
     // be a model's longest, there need not be memory for all. Tokens in f32 take twice as much.
     const int64_t n_ctx =
         options_.n_ctx > 0 ? fleet_->n_ctx_ : std::min(fleet_->n_ctx_, kUnaskedContext);
     const FleetOptions& options = fleet_->options_;
-    ASSIGN_OR_RETURN(*plan, PlanForStart({options.n_workers, options.n_threads,
-                                          n_ctx * options.n_slots * (options.f32_kv ? 2 : 1),
-                                          options.batch_size, options.max_logit_rows},
-                                         options.sparsity, model, setup_));
+    ASSIGN_OR_RETURN(GpuDevices gpus,
+                     ChooseGpuDevices(options.gpu_device, options.gpu_worker_binary));
+    fleet_->no_gpu_reason_ = gpus.reason;
+    ASSIGN_OR_RETURN(
+        *plan, PlanForStart({.n_workers = options.n_workers,
+                             .n_threads = options.n_threads,
+                             .n_kv_tokens = n_ctx * options.n_slots * (options.f32_kv ? 2 : 1),
+                             .batch_size = options.batch_size,
+                             .max_logit_rows = options.max_logit_rows,
+                             .gpus = std::move(gpus.devices),
+                             .n_gpu_layers = options.n_gpu_layers,
+                             .vram_budget_bytes = options.vram_budget_bytes,
+                             .splits_ffn = options.splits_ffn},
+                            options.sparsity, model, setup_));
   }
   return SetThresholds(model, *plan, &setup_);
+}
+
+// A plan's GPU ranks that name no device take those that were chosen, in turn. Where there are
+// none, CPU workers compute what they hold.
+absl::Status FleetStarter::NameDevices() {
+  std::vector<RankPlan*> unnamed;
+  for (RankPlan& rank : fleet_->plan_.ranks) {
+    if (rank.kind != RankKind::kGpu || !rank.device.empty()) continue;
+    if (rank.address.empty()) {
+      unnamed.push_back(&rank);
+    } else {
+      rank.device = "cuda:0";  // of its host
+    }
+  }
+  if (unnamed.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const GpuDevices gpus,
+                   ChooseGpuDevices(options_.gpu_device, options_.gpu_worker_binary));
+  fleet_->no_gpu_reason_ = gpus.reason;
+  if (gpus.devices.empty()) return absl::OkStatus();
+  if (gpus.devices.size() < unnamed.size()) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} is for {} GPUs, --gpu-device {} names {}; make a plan for what there is",
+                    options_.plan_path, unnamed.size(), options_.gpu_device, gpus.devices.size()));
+  }
+  for (size_t i = 0; i < unnamed.size(); ++i) unnamed[i]->device = gpus.devices[i].name;
+  return absl::OkStatus();
 }
 
 absl::Status FleetStarter::MakeSegment() {
@@ -164,9 +192,12 @@ bool FleetStarter::UsesSharedMemory(int32_t rank) const {
 }
 
 absl::Status FleetStarter::StartWorkers() {
-  std::string binary = options_.worker_binary;
+  std::string binary = options_.worker_binary, gpu_binary = options_.gpu_worker_binary;
   if (binary.empty()) {
-    ASSIGN_OR_RETURN(binary, DefaultWorkerBinary());
+    ASSIGN_OR_RETURN(binary, ProgramBeside("cpu_worker"));
+  }
+  if (gpu_binary.empty()) {
+    ASSIGN_OR_RETURN(gpu_binary, ProgramBeside("gpu_worker"));
   }
   // All processes first: a channel starts threads, and a fleet of many should load side by side.
   std::vector<std::unique_ptr<WorkerProcess>> processes(fleet_->plan_.n_ranks());
@@ -178,7 +209,9 @@ absl::Status FleetStarter::StartWorkers() {
           address));
     }
     if (address.empty()) {
-      ASSIGN_OR_RETURN(processes[rank], WorkerProcess::Spawn(binary, fleet_->segment_->fd()));
+      const bool is_gpu = !fleet_->plan_.ranks[rank].device.empty();
+      ASSIGN_OR_RETURN(processes[rank],
+                       WorkerProcess::Spawn(is_gpu ? gpu_binary : binary, fleet_->segment_->fd()));
     }
   }
   std::vector<const WorkerProcess*> watched;
@@ -237,6 +270,8 @@ worker::v1::ConfigureRequest FleetStarter::ConfigureRequestFor(int32_t rank) con
   request.set_node(plan.ranks[rank].node);
   request.set_n_threads(plan.ranks[rank].n_threads);
   request.set_isa(options_.isa);
+  request.set_device(plan.ranks[rank].device);
+  if (!plan.ranks[rank].device.empty()) request.set_memory_bytes(plan.ranks[rank].memory_bytes);
   request.set_hidden_activation(options_.hidden_activation);
   request.set_f32_activations(options_.f32_activations);
   request.set_f32_kv(options_.f32_kv);
@@ -296,10 +331,14 @@ absl::Status FleetStarter::ConfigureWorkers() {
     return absl::OkStatus();
   };
   RETURN_IF_ERROR(CallAll(configure, [] { return absl::OkStatus(); }));
-  fleet_->isa_ = responses[0].isa();
   for (size_t i = 0; i < responses.size(); ++i) {
     fleet_->workers_[i]->bytes_total = responses[i].weight_bytes();
-    if (responses[i].isa() != fleet_->isa_) fleet_->isa_ = "mixed";
+    if (!responses[i].device().empty()) {
+      fleet_->devices_.push_back(responses[i].device());
+      continue;
+    }
+    const bool is_first = fleet_->isa_.empty() || fleet_->isa_ == responses[i].isa();
+    fleet_->isa_ = is_first ? responses[i].isa() : "mixed";
   }
   return absl::OkStatus();
 }

@@ -19,6 +19,7 @@ class FleetStarter {
 
  private:
   absl::Status MakePlan();
+  absl::Status NameDevices();
   absl::Status MakeSegment();
   absl::Status StartWorkers();
   absl::Status ConfigureWorkers();

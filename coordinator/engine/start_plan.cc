@@ -17,6 +17,13 @@ namespace {
 constexpr double kProgramBytes = 64.0 * 1024 * 1024;
 // Of a node's memory: packed weights may be larger than the file's (README.md, "Numbers").
 constexpr double kUsableShare = 0.9;
+// Of a GPU's free memory, what is left to others when no budget is given.
+constexpr double kGpuMargin = 256.0 * 1024 * 1024;
+constexpr double kHandoverUs = 7.1;  // GPU.md's, of one resident kernel; all cards are taken so
+constexpr double kLinkGbps = 26;     // PCIe 4.0 x16, as pinned copies go
+// Of device_ops.h and device_forward.cc.
+constexpr double kDownTokens = 16, kNeuronChunk = 64, kAttendTile = 256, kAttendParts = 1 << 15;
+constexpr double kTileBytes = 128.0 * 1024 * 1024;
 
 // Buffers of a step, all ranks taken as the widest can be: values of d_ff and of d_model a token
 // (forward.h, sparse_ffn.h), and logits.
@@ -26,6 +33,18 @@ double StepBytes(const StartPlanOptions& options, const ModelConfig& config) {
       5.0 * static_cast<double>(config.d_ff) + 12.0 * static_cast<double>(config.d_model);
   const auto n_logits = static_cast<double>(options.max_logit_rows * config.n_vocab);
   return sizeof(float) * (n_tokens * of_token + n_logits);
+}
+
+// The same on a GPU (device_forward.h): with a mask and scores of the neurons, partial sums of
+// ffn_down and of attention, and tiles of weights for prompts.
+double GpuStepBytes(const StartPlanOptions& options, const ModelConfig& config) {
+  const auto d_model = static_cast<double>(config.d_model), d_ff = static_cast<double>(config.d_ff);
+  const double down_parts = sizeof(float) * kDownTokens * d_model * (d_ff / kNeuronChunk + 1);
+  const double of_head = sizeof(float) * static_cast<double>(config.d_head + 2);
+  const double attention_parts =
+      of_head * std::max(kAttendParts,
+                         static_cast<double>(config.n_heads * options.n_kv_tokens) / kAttendTile);
+  return StepBytes(options, config) + down_parts + attention_parts + kTileBytes;
 }
 
 // How neurons fire, by the profile; without one all alike, in the file's order.
@@ -82,29 +101,88 @@ absl::StatusOr<Hardware> LocalHardware(const StartPlanOptions& options,
     rank.node = n_nodes > 1 ? node_of(i).id : -1;
     rank.memory_bytes = kUsableShare * static_cast<double>(node_bytes[i % n_nodes]) *
                         rank.n_threads / static_cast<double>(on_node);
-    rank.gbps = rank.n_threads;  // only its share counts
+    rank.gbps = rank.n_threads * options.cpu_thread_gbps;
   }
+  std::vector<HardwareRank> gpus;
+  for (const GpuDevice& device : options.gpus) {
+    HardwareRank rank;
+    rank.kind = RankKind::kGpu;
+    rank.name = device.name;
+    rank.memory_bytes = std::max(static_cast<double>(device.free_bytes) - kGpuMargin, 0.0);
+    rank.gbps = device.gbps;
+    rank.link_gbps = kLinkGbps;
+    rank.handover_us = kHandoverUs;
+    gpus.push_back(rank);
+  }
+  hardware.ranks.insert(hardware.ranks.begin(), gpus.begin(), gpus.end());
   return hardware;
 }
+
+namespace {
+
+// Ranks without anything to hold would only make others wait.
+void DropIdleRanks(Plan* plan) {
+  for (int32_t r = plan->n_ranks() - 1; r >= 0; --r) {
+    const bool is_idle =
+        plan->vocab[r].size() == 0 &&
+        std::all_of(plan->layers.begin(), plan->layers.end(), [r](const LayerPlan& layer) {
+          return layer.kv_heads[r].size() == 0 && layer.neurons[r].empty() && layer.decider != r;
+        });
+    if (!is_idle) continue;
+    plan->ranks.erase(plan->ranks.begin() + r);
+    plan->vocab.erase(plan->vocab.begin() + r);
+    for (LayerPlan& layer : plan->layers) {
+      layer.kv_heads.erase(layer.kv_heads.begin() + r);
+      layer.neurons.erase(layer.neurons.begin() + r);
+      if (!layer.predicted_us.empty()) {
+        layer.predicted_us.erase(layer.predicted_us.begin() + r);
+      }
+      if (layer.decider > r) --layer.decider;
+    }
+  }
+}
+
+}  // namespace
 
 absl::StatusOr<Plan> PlanForStart(const StartPlanOptions& options, const SparsityOptions& sparsity,
                                   const ModelHeader& model, const SparseSetup& setup) {
   const std::vector<NumaNode> nodes = UsableNodes();
+  StartPlanOptions measured = options;
+  if (!options.gpus.empty()) {
+    ASSIGN_OR_RETURN(const Hardware cpus, MeasureHardware(options.n_threads));
+    double gbps = 0, n_threads = 0;
+    for (const HardwareRank& rank : cpus.ranks) {
+      gbps += rank.gbps;
+      n_threads += rank.n_threads;
+    }
+    measured.cpu_thread_gbps = gbps / n_threads;
+  }
   ASSIGN_OR_RETURN(const Hardware hardware,
-                   LocalHardware(options, nodes, AvailableBytesOfNodes(nodes)));
+                   LocalHardware(measured, nodes, AvailableBytesOfNodes(nodes)));
   ASSIGN_OR_RETURN(const ModelShape shape, ShapeOfModel(model, setup));
   ASSIGN_OR_RETURN(const std::vector<LayerMode> modes,
                    ModesOfLayers(sparsity, model, shape, setup));
   PlacementRequest request;
   request.n_ctx = request.n_kv_tokens = options.n_kv_tokens;
   request.cpu_workspace_bytes = kProgramBytes + StepBytes(options, model.config());
-  ASSIGN_OR_RETURN(PlannedFleet fleet,
-                   PlanHotCold(shape, hardware, FiringOf(shape, setup), modes, request));
+  request.gpu_workspace_bytes = GpuStepBytes(options, model.config());
+  request.vram_budget_bytes = options.vram_budget_bytes;
+  if (!options.gpus.empty()) request.n_gpu_layers = options.n_gpu_layers;
+  const FiringKnowledge firing =
+      FiringOf(shape, options.splits_ffn || options.gpus.empty() ? setup : SparseSetup{});
+  ASSIGN_OR_RETURN(PlannedFleet fleet, PlanHotCold(shape, hardware, firing, modes, request));
   Plan plan = std::move(fleet.plan);
   plan.model_hash = model.file().ContentHash();
-  plan.predicted_us = 0;
-  for (LayerPlan& layer : plan.layers) layer.predicted_us.clear();
-  for (RankPlan& rank : plan.ranks) rank.memory_bytes = 0;  // nothing is promised
+  if (options.gpus.empty()) {
+    plan.predicted_us = 0;
+    for (LayerPlan& layer : plan.layers) layer.predicted_us.clear();
+  }
+  for (size_t i = 0; i < plan.ranks.size(); ++i) {
+    const bool is_gpu = i < options.gpus.size();
+    if (is_gpu) plan.ranks[i].device = options.gpus[i].name;
+    if (!is_gpu) plan.ranks[i].memory_bytes = 0;  // nothing is promised
+  }
+  DropIdleRanks(&plan);
   const Profile* profile = setup.profile.has_value() ? &*setup.profile : nullptr;
   RETURN_IF_ERROR(CheckPlan(plan, model.config(), plan.model_hash, profile));
   return plan;

@@ -6,8 +6,10 @@
 
 #include "absl/status/statusor.h"
 #include "common/util/topology.h"
+#include "coordinator/engine/gpu_devices.h"
 #include "coordinator/engine/sparse_setup.h"
 #include "solver/placement/hardware.h"
+#include "solver/placement/hot_cold.h"
 
 namespace thermocline {
 
@@ -17,12 +19,19 @@ struct StartPlanOptions {
   int64_t n_kv_tokens = 0;  // of KV cache in f16 that there must be memory for
   int64_t batch_size = 1;   // of a step, at most
   int64_t max_logit_rows = 1;
+  std::vector<GpuDevice> gpus;         // one rank each, before the CPUs'
+  int64_t n_gpu_layers = kAutoLayers;  // on GPUs as a whole, where there are GPUs
+  double vram_budget_bytes = 0;        // of each; 0: what is free, less a margin
+  bool splits_ffn = true;              // false: layers lie on one kind of rank
+  double cpu_thread_gbps = 1;          // of reading memory; without GPUs only shares count
 };
 
+// With GPUs: whole layers, attention and hot neurons as the planner finds it fastest; what CPUs
+// read is measured for it. Ranks that would hold nothing are left out.
 // Workers go to the NUMA nodes in turn, threads to them as their nodes' CPUs are, at least one
 // each; a rank's share of the work is its share of the threads, its memory that of its node.
-// Nothing is measured, so the plan predicts no times. InvalidArgument: more workers than threads.
-// ResourceExhausted: the model does not fit, with the numbers and the remedy.
+// Without GPUs nothing is measured, and the plan predicts no times. InvalidArgument: more workers
+// than threads. ResourceExhausted: the model does not fit, with the numbers and the remedy.
 absl::StatusOr<Plan> PlanForStart(const StartPlanOptions& options, const SparsityOptions& sparsity,
                                   const ModelHeader& model, const SparseSetup& setup);
 

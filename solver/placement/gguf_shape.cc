@@ -3,9 +3,11 @@
 #include <limits>
 
 #include "absl/strings/match.h"
+#include "common/plan/plan.h"
 #include "common/util/printable.h"
 #include "common/util/status_macros.h"
 #include "fmt/format.h"
+#include "kernels/cuda/neurons.h"
 #include "solver/placement/model_shape.h"
 
 namespace thermocline {
@@ -56,6 +58,21 @@ absl::Status ReadDimensions(const GgufFile& file, ModelShape* shape) {
   return absl::OkStatus();
 }
 
+// Of ffn_down [d_model, d_ff] as a GPU rank holds it, for types and sizes that there are planes of.
+void SetGpuDown(const GgufTensor& tensor, LayerShape* layer) {
+  const int64_t n_neurons = tensor.dims[0], d_model = tensor.n_rows();
+  const TypeInfo* info = type_info(tensor.type);
+  if (info == nullptr || info->is_float || n_neurons % kNeuronUnit != 0 || d_model % 32 != 0) {
+    return;
+  }
+  const auto bytes = [&](int64_t n_blocks) {
+    return static_cast<double>(kernels::device_neuron_bytes(
+        kernels::device_neuron_layout(tensor.type, n_neurons, n_blocks, d_model)));
+  };
+  layer->gpu_down_bytes = bytes(0) / static_cast<double>(n_neurons);
+  layer->gpu_plane_bytes = bytes(n_neurons / kNeuronUnit) - bytes(0);
+}
+
 // Adds a tensor "blk.<layer>.<name>" to what it is part of; d_ff neurons share the FFN's.
 void AddTensor(const std::string& name, const GgufTensor& tensor, double d_ff, LayerShape* layer,
                double* weight_bits) {
@@ -71,7 +88,8 @@ void AddTensor(const std::string& name, const GgufTensor& tensor, double d_ff, L
     layer->up_bytes = bytes / d_ff;
     if (*weight_bits == 0) *weight_bits = bits;
   } else if (is("ffn_down") || is("ffn_down_t")) {
-    layer->down_bytes = bytes / d_ff;
+    layer->down_bytes = layer->gpu_down_bytes = bytes / d_ff;
+    if (name == "ffn_down.weight") SetGpuDown(tensor, layer);
   } else if (absl::StartsWith(name, "fc1.")) {
     layer->fc1_bytes += bytes;
   } else if (absl::StartsWith(name, "fc2.")) {

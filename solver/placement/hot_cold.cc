@@ -15,8 +15,6 @@ namespace thermocline {
 namespace {
 
 constexpr double kGib = 1024.0 * 1024 * 1024;
-// Beside weights and KV cache: context and code of the driver, buffers of a step.
-constexpr double kGpuWorkspaceBytes = 0.5 * kGib;
 
 class Planner {
  public:
@@ -73,6 +71,17 @@ class Planner {
            (slices_predictor ? shape_.layers[l].fc2_neuron_bytes : 0);
   }
 
+  // What n neurons take on rank r. A run of all of them needs its own planes only.
+  double HeldBytes(int64_t l, int32_t r, int64_t n) const {
+    const LayerShape& layer = shape_.layers[l];
+    const double predictor = NeuronBytes(l) - layer.neuron_bytes();
+    const auto count = static_cast<double>(n);
+    if (!is_gpu(r)) return count * NeuronBytes(l);
+    if (n == 0) return 0;
+    const double planes = has_order() ? 1 : count / static_cast<double>(shape_.config.d_ff);
+    return count * (layer.gpu_neuron_bytes() + predictor) + planes * layer.gpu_plane_bytes;
+  }
+
   // Shares by bandwidth, of ranks of a kind.
   std::vector<double> Speeds(bool gpus, bool cpus) const {
     std::vector<double> shares(n_ranks_, 0.0);
@@ -99,9 +108,14 @@ class Planner {
         }
         rank.limit_bytes = request_.vram_budget_bytes;
       }
-      rank.workspace_bytes = is_gpu(r) ? kGpuWorkspaceBytes : request_.cpu_workspace_bytes;
-      fleet_.plan.ranks.push_back({hardware.node, hardware.n_threads, "", hardware.kind,
-                                   static_cast<int64_t>(rank.limit_bytes)});
+      rank.workspace_bytes =
+          is_gpu(r) ? request_.gpu_workspace_bytes : request_.cpu_workspace_bytes;
+      fleet_.plan.ranks.push_back({.node = hardware.node,
+                                   .n_threads = hardware.n_threads,
+                                   .address = "",
+                                   .kind = hardware.kind,
+                                   .memory_bytes = static_cast<int64_t>(rank.limit_bytes),
+                                   .device = ""});
     }
     LayerPlan layer;
     layer.kv_heads.resize(n_ranks_);
@@ -146,7 +160,7 @@ class Planner {
     const std::vector<Range> cuts = SplitByShares(shape_.config.d_ff, neuron_unit(), shares);
     std::vector<PlannedRank> ranks = fleet_.ranks;
     for (int32_t r = 0; r < n_ranks_; ++r) {
-      ranks[r].neuron_bytes += static_cast<double>(cuts[r].size()) * NeuronBytes(l);
+      ranks[r].neuron_bytes += HeldBytes(l, r, cuts[r].size());
     }
     return Take(ranks, false, [&] {
       for (int32_t r = 0; r < n_ranks_; ++r) SetNeurons(l, r, cuts[r]);
@@ -247,7 +261,7 @@ class Planner {
           "rank {} ({}) has {:.2f} GiB, but attention, KV cache, output, predictor and workspace "
           "take {:.2f} GiB there; lower --ctx-size{} or use a smaller quantization",
           r, hardware_.ranks[r].name, rank.limit_bytes / kGib, rank.total_bytes() / kGib,
-          is_gpu(r) ? ", raise --vram-budget, lower --gpu-layers" : ", add a node"));
+          is_gpu(r) ? ", --batch-size, raise --vram-budget" : ", add a node"));
     }
     return absl::OkStatus();
   }
@@ -269,7 +283,9 @@ class Planner {
     for (int32_t r = 0; r < n_ranks_; ++r) {
       problem.us_per_byte.push_back(cost_.UsPerByte(r));
       const bool is_shut = is_gpu(r) && !has_order();  // whole layers only
-      problem.free_bytes.push_back(is_shut ? 0 : Free(r));
+      double planes = 0;
+      for (const int64_t l : layers) planes += is_gpu(r) ? shape_.layers[l].gpu_plane_bytes : 0;
+      problem.free_bytes.push_back(is_shut ? 0 : std::max(Free(r) - planes, 0.0));
     }
     const absl::StatusOr<Placement> placement = PlaceNeurons(problem);
     if (!placement.ok()) {
@@ -289,9 +305,9 @@ class Planner {
     if (has_order()) StripeCpus(layers);
     for (const int64_t l : layers) {
       for (int32_t r = 0; r < n_ranks_; ++r) {
-        for (const Range& range : fleet_.plan.layers[l].neurons[r]) {
-          fleet_.ranks[r].neuron_bytes += static_cast<double>(range.size()) * NeuronBytes(l);
-        }
+        int64_t n_neurons = 0;
+        for (const Range& range : fleet_.plan.layers[l].neurons[r]) n_neurons += range.size();
+        fleet_.ranks[r].neuron_bytes += HeldBytes(l, r, n_neurons);
       }
     }
     return absl::OkStatus();

@@ -21,6 +21,8 @@ struct PlacementRequest {
   int64_t n_kv_tokens = 0;       // of KV cache in f16 that there is memory for; 0: n_ctx
   // Beside weights and KV cache: the program, the exchange and what the system needs.
   double cpu_workspace_bytes = 1024.0 * 1024 * 1024;
+  // The same on a GPU: context and code of the driver, buffers of a step.
+  double gpu_workspace_bytes = 512.0 * 1024 * 1024;
   Engine engine = ThermoclineEngine();
 };
 

@@ -70,7 +70,7 @@ LayerShape DescribeLayer(const KnownShape& known, const KnownType& type, double 
                           bytes(d_model * d_kv, type.attention_v_bits);
   layer.gate_bytes = known.n_matrices == 3 ? bytes(d_model, type.bits) : 0;
   layer.up_bytes = bytes(d_model, type.bits);
-  layer.down_bytes = bytes(d_model, type.down_bits);
+  layer.down_bytes = layer.gpu_down_bytes = bytes(d_model, type.down_bits);
   if (predictor_share > 0) {
     const double n_neurons = static_cast<double>(known.d_ff * known.n_experts);
     const double total =

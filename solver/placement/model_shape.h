@@ -18,11 +18,17 @@ struct LayerShape {
   double gate_bytes = 0;  // 0: the FFN has no gate (OPT, Falcon)
   double up_bytes = 0;
   double down_bytes = 0;
+  // On a GPU, a stock quantized ffn_down lies otherwise (kernels/cuda/neurons.h): integers by
+  // neurons, and scales in planes of 32 neurons of the file, all of which a rank needs whose
+  // neurons come from all over the file.
+  double gpu_down_bytes = 0;   // of one neuron, without planes
+  double gpu_plane_bytes = 0;  // of the whole layer
   // The predictor, if there is one.
   double fc1_bytes = 0;         // [rank, d_model]
   double fc2_neuron_bytes = 0;  // a row of [d_ff, rank]
 
   double neuron_bytes() const { return gate_bytes + up_bytes + down_bytes; }
+  double gpu_neuron_bytes() const { return gate_bytes + up_bytes + gpu_down_bytes; }
   bool has_predictor() const { return fc1_bytes > 0; }
   bool operator==(const LayerShape&) const = default;
 };

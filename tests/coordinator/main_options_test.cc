@@ -56,7 +56,7 @@ TEST(MainOptions, TheGuidesLineIsRead) {
   ASSERT_TRUE(parsed.status.ok()) << parsed.status;
   const MainOptions& options = parsed.options;
   EXPECT_EQ(options.fleet.options.model_path, "m.gguf");
-  EXPECT_EQ(options.fleet.n_gpu_layers, 19);
+  EXPECT_EQ(options.fleet.options.n_gpu_layers, 19);
   EXPECT_EQ(options.fleet.options.n_ctx, 4096);
   EXPECT_EQ(options.fleet.options.n_threads, 8);
   EXPECT_EQ(options.Sampling().temperature(), 0.7);
@@ -139,13 +139,18 @@ TEST(MainOptions, PowerInfersFlagsAreTaken) {
   const auto parsed = Parse({"-m", "m", "--vram-budget", "2.5", "--reset-gpu-index",
                              "--disable-gpu-index", "--predictor-path", "p"});
   EXPECT_TRUE(parsed.status.ok()) << parsed.status;
+  EXPECT_EQ(parsed.options.fleet.options.vram_budget_bytes, 2.5 * 1024 * 1024 * 1024);
+  EXPECT_FALSE(parsed.options.fleet.options.splits_ffn);
   EXPECT_EQ(parsed.options.fleet.options.sparsity.predictor_path, "p");
+  EXPECT_THAT(ErrorOf({"-m", "m", "--vram-budget", "0"}), HasSubstr("--gpu-device none"));
+  EXPECT_THAT(ErrorOf({"-m", "m", "--plan", "p", "--vram-budget", "2"}), HasSubstr("--plan"));
   EXPECT_THAT(ErrorOf({"-m", "m", "--plan", "p", "--reset-gpu-index"}), HasSubstr("--plan"));
 }
 
 TEST(MainOptions, GpuLayersTakesNumbersAndWords) {
-  EXPECT_EQ(Parse({"-m", "m", "-ngl", "all"}).options.fleet.n_gpu_layers, -1);
-  EXPECT_EQ(Parse({"-m", "m", "-ngl", "auto"}).options.fleet.n_gpu_layers, 0);
+  EXPECT_EQ(Parse({"-m", "m", "-ngl", "all"}).options.fleet.options.n_gpu_layers, kAllLayers);
+  EXPECT_EQ(Parse({"-m", "m", "-ngl", "auto"}).options.fleet.options.n_gpu_layers, kAutoLayers);
+  EXPECT_EQ(Parse({"-m", "m", "-ngl", "-1"}).options.fleet.options.n_gpu_layers, kAutoLayers);
   EXPECT_THAT(ErrorOf({"-m", "m", "-ngl", "many"}), HasSubstr("number of layers"));
   EXPECT_FALSE(Parse({"-m", "m", "-ngl", "-2"}).status.ok());
 }

@@ -27,7 +27,8 @@ ModelConfig Config() {
 }
 
 Plan GoodPlan() {
-  return *testing::SplitDense(Config(), "hash", {{0, 2, ""}, {1, 1, "host:1"}}, {2, 1});
+  return *testing::SplitDense(
+      Config(), "hash", {{.node = 0, .n_threads = 2}, {.node = 1, .address = "host:1"}}, {2, 1});
 }
 
 std::string ErrorOf(const Plan& plan) {
