@@ -6,51 +6,31 @@
 #include <cstring>
 
 #include "common/model/rope.h"
+#include "common/util/check.h"
 #include "common/util/status_macros.h"
 #include "common/worker/check_step.h"
+#include "gpu_worker/carver.h"
 
 namespace thermocline {
 namespace {
 
-constexpr int64_t kDownTokens = 16;  // whose partial sums lie in the workspace at a time
-
 int64_t RoundUp(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
-
-// Hands out aligned pieces of memory, or counts them.
-class Carver {
- public:
-  explicit Carver(uint8_t* base) : base_(base) {}
-  template <typename T>
-  void Take(int64_t n, T** piece) {
-    if (base_ != nullptr) *piece = reinterpret_cast<T*>(base_ + n_bytes_);
-    n_bytes_ += RoundUp(n * static_cast<int64_t>(sizeof(T)), 256);
-  }
-  int64_t n_bytes() const { return n_bytes_; }
-
- private:
-  uint8_t* base_;
-  int64_t n_bytes_ = 0;
-};
 
 }  // namespace
 
 DeviceForward::Sizes DeviceForward::SizesOf(const ModelConfig& config, const ShardSpec& spec,
-                                            const Options& options) {
+                                            const Options& options, const DeviceFfn::Sizes& ffn) {
   Sizes sizes;
-  int64_t max_neurons = 0;
   for (const ShardSpec::Layer& layer : spec.layers) {
     const int64_t kv_width = layer.kv_heads.size() * config.d_head;
     sizes.kv_width = std::max(sizes.kv_width, kv_width);
-    max_neurons = std::max(max_neurons, TotalSize(layer.neurons));
   }
   sizes.q_width = sizes.kv_width * config.group_size();
-  sizes.neuron_stride = RoundUp(max_neurons, 4);
   sizes.vocab = spec.vocab.size();
   sizes.attend_bytes =
       kernels::attend_bytes(options.max_tokens, static_cast<int32_t>(sizes.q_width / config.d_head),
                             static_cast<int32_t>(config.d_head), options.n_ctx - 1);
-  sizes.down_bytes = kernels::add_neurons_bytes(max_neurons, config.d_model,
-                                                std::min(options.max_tokens, kDownTokens));
+  sizes.ffn_bytes = DeviceFfn::WorkspaceBytes(ffn);
   return sizes;
 }
 
@@ -71,18 +51,25 @@ int64_t DeviceForward::Place(const ModelConfig& config, const Sizes& sizes, cons
   carver.Take(n * sizes.kv_width, &buffers->k);
   carver.Take(n * sizes.kv_width, &buffers->v);
   carver.Take(n * sizes.q_width, &buffers->attention);
-  carver.Take(n * sizes.neuron_stride, &buffers->gate);
-  carver.Take(n * sizes.neuron_stride, &buffers->up);
   carver.Take(n * d_model, &buffers->partial);
   carver.Take(options.max_logit_rows * sizes.vocab, &buffers->logits);
-  carver.Take(std::max(sizes.attend_bytes, sizes.down_bytes), &buffers->workspace);
+  carver.Take(sizes.attend_bytes, &buffers->attend);
+  carver.Take(sizes.ffn_bytes, &buffers->ffn);
   return carver.n_bytes();
 }
 
 int64_t DeviceForward::WorkspaceBytes(const ModelConfig& config, const ShardSpec& spec,
-                                      const Options& options) {
+                                      const Options& options, const Predictor* predictor) {
   Buffers unused;
-  return Place(config, SizesOf(config, spec, options), options, nullptr, &unused);
+  const DeviceFfn::Sizes ffn = DeviceFfn::SizesOf(config, spec, predictor, options.max_tokens);
+  return Place(config, SizesOf(config, spec, options, ffn), options, nullptr, &unused);
+}
+
+DeviceForward::Buffers DeviceForward::PlaceInWorkspace() const {
+  Buffers buffers;
+  const int64_t n_bytes = Place(config_, sizes_, options_, shard_->workspace(), &buffers);
+  THERMOCLINE_CHECK(n_bytes <= shard_->workspace_bytes());
+  return buffers;
 }
 
 DeviceForward::DeviceForward(DeviceShard* shard, Device* device, const Options& options)
@@ -91,14 +78,17 @@ DeviceForward::DeviceForward(DeviceShard* shard, Device* device, const Options& 
       ops_(device->ops()),
       options_(options),
       config_(shard->config()),
-      sizes_(SizesOf(shard->config(), shard->spec(), options)),
+      ffn_sizes_(DeviceFfn::SizesOf(*shard, options.max_tokens)),
+      sizes_(SizesOf(shard->config(), shard->spec(), options, ffn_sizes_)),
+      buffers_(PlaceInWorkspace()),
+      ffn_(shard, device, ffn_sizes_, buffers_.ffn),
       frequencies_(RopeFrequencies(shard->config(), shard->rope_factors())) {
-  Place(config_, sizes_, options_, shard->workspace(), &buffers_);
   const int64_t n_pairs = config_.n_rot / 2;
   places_.resize(options.max_tokens);
   cos_.resize(options.max_tokens * n_pairs);
   sin_.resize(options.max_tokens * n_pairs);
   h_.resize(options.max_tokens * config_.d_model);
+  totals_.ffn.resize(config_.n_layers);
 }
 
 absl::Status DeviceForward::Serve(Exchange& exchange) {
@@ -114,10 +104,11 @@ absl::Status DeviceForward::Serve(Exchange& exchange) {
 
 absl::Status DeviceForward::RunStep(const Step& step, Exchange& exchange) {
   RETURN_IF_ERROR(LoadInputs(step));
-  for (const DeviceLayer& layer : shard_->layers()) {
+  for (int64_t i = 0; i < config_.n_layers; ++i) {
+    const DeviceLayer& layer = shard_->layers()[i];
     if (layer.n_kv_heads > 0) RETURN_IF_ERROR(Attention(layer));
     RETURN_IF_ERROR(Combine(layer.n_kv_heads > 0, exchange));
-    if (layer.n_neurons > 0) RETURN_IF_ERROR(Ffn(layer));
+    if (layer.n_neurons > 0) RETURN_IF_ERROR(Ffn(i));
     RETURN_IF_ERROR(Combine(layer.n_neurons > 0, exchange));
   }
   RETURN_IF_ERROR(Output(step, exchange));
@@ -142,18 +133,25 @@ absl::Status DeviceForward::LoadInputs(const Step& step) {
   const auto upload = [this](void* to, const auto* from, int64_t n) {
     return device_->Upload(to, from, n * static_cast<int64_t>(sizeof(*from)));
   };
+  RETURN_IF_ERROR(ffn_.BeginStep(tokens_));
   RETURN_IF_ERROR(upload(buffers_.tokens, places_.data(), n_tokens_));
   RETURN_IF_ERROR(upload(buffers_.cos, cos_.data(), n_tokens_ * n_pairs));
   RETURN_IF_ERROR(upload(buffers_.sin, sin_.data(), n_tokens_ * n_pairs));
   return upload(buffers_.h, h_.data(), n_tokens_ * d_model);
 }
 
-absl::Status DeviceForward::Norm(const float* x, const float* weight, int64_t n_tokens) {
+absl::Status DeviceForward::Norm(int64_t first_token, int64_t n_tokens, const float* weight,
+                                 int64_t to) {
+  const int64_t d_model = config_.d_model;
   kernels::DeviceRows quantized = buffers_.input;
-  quantized.stride = config_.d_model;
-  return device_->Check(ops_.rms_norm(device_->stream(), x, weight, n_tokens, config_.d_model,
-                                      config_.norm_eps, buffers_.normed, quantized),
-                        "rms_norm");
+  quantized.stride = d_model;
+  quantized.q += to * d_model;
+  quantized.scale += to * d_model / 32;
+  quantized.sum += to * d_model / 32;
+  return device_->Check(
+      ops_.rms_norm(device_->stream(), buffers_.h + first_token * d_model, weight, n_tokens,
+                    d_model, config_.norm_eps, buffers_.normed + to * d_model, quantized),
+      "rms_norm");
 }
 
 // x [n_tokens, width] in f32, and quantized in buffers_.input.
@@ -173,7 +171,7 @@ absl::Status DeviceForward::Attention(const DeviceLayer& layer) {
   const auto n_heads = static_cast<int32_t>(layer.n_kv_heads * config_.group_size());
   const int64_t d_model = config_.d_model;
   kernels::DeviceStream* stream = device_->stream();
-  RETURN_IF_ERROR(Norm(buffers_.h, layer.attention_norm, n_tokens_));
+  RETURN_IF_ERROR(Norm(0, n_tokens_, layer.attention_norm));
   const float* x = buffers_.normed;
   RETURN_IF_ERROR(Product(layer.q, x, d_model, n_tokens_, buffers_.q, q_width));
   RETURN_IF_ERROR(Product(layer.k, x, d_model, n_tokens_, buffers_.k, kv_width));
@@ -185,7 +183,7 @@ absl::Status DeviceForward::Attention(const DeviceLayer& layer) {
   const float scale = 1.0f / std::sqrt(static_cast<float>(config_.d_head));
   RETURN_IF_ERROR(device_->Check(
       ops_.attend(stream, buffers_.q, buffers_.tokens, n_tokens_, n_heads, layer.kv, scale,
-                  /*window=*/0, max_position_, buffers_.attention, buffers_.workspace),
+                  /*window=*/0, max_position_, buffers_.attention, buffers_.attend),
       "attend"));
   kernels::DeviceRows quantized = buffers_.input;
   quantized.stride = q_width;
@@ -195,24 +193,11 @@ absl::Status DeviceForward::Attention(const DeviceLayer& layer) {
   return Product(layer.o, buffers_.attention, q_width, n_tokens_, buffers_.partial, d_model);
 }
 
-absl::Status DeviceForward::Ffn(const DeviceLayer& layer) {
-  const int64_t d_model = config_.d_model, stride = sizes_.neuron_stride;
-  kernels::DeviceStream* stream = device_->stream();
-  RETURN_IF_ERROR(Norm(buffers_.h, layer.ffn_norm, n_tokens_));
-  RETURN_IF_ERROR(Product(layer.gate, buffers_.normed, d_model, n_tokens_, buffers_.gate, stride));
-  RETURN_IF_ERROR(Product(layer.up, buffers_.normed, d_model, n_tokens_, buffers_.up, stride));
-  const auto gated = config_.activation == Activation::kSilu ? ops_.silu_mul : ops_.relu_mul;
-  RETURN_IF_ERROR(device_->Check(gated(stream, buffers_.gate, buffers_.up, stride, nullptr,
-                                       n_tokens_, layer.n_neurons, buffers_.gate, {}),
-                                 "act_mul"));
-  for (int64_t begin = 0; begin < n_tokens_; begin += kDownTokens) {
-    const int64_t n = std::min(kDownTokens, n_tokens_ - begin);
-    RETURN_IF_ERROR(device_->Check(
-        ops_.add_neurons(stream, layer.down, {}, buffers_.gate + begin * stride, stride, n,
-                         buffers_.partial + begin * d_model, buffers_.workspace),
-        "add_neurons"));
-  }
-  return absl::OkStatus();
+absl::Status DeviceForward::Ffn(int64_t index) {
+  RETURN_IF_ERROR(Norm(0, n_tokens_, shard_->layers()[index].ffn_norm));
+  kernels::DeviceRows input = buffers_.input;
+  input.stride = config_.d_model;
+  return ffn_.Run(index, {buffers_.h, buffers_.normed, input}, buffers_.partial);
 }
 
 absl::Status DeviceForward::Combine(bool has_partial, Exchange& exchange) {
@@ -235,18 +220,36 @@ absl::Status DeviceForward::Combine(bool has_partial, Exchange& exchange) {
 }
 
 absl::Status DeviceForward::Output(const Step& step, Exchange& exchange) {
-  const int64_t d_model = config_.d_model, n_rows = step.n_logit_rows;
-  if (n_rows == 0 || sizes_.vocab == 0) return device_->Synchronize();
-  for (int64_t t = 0; t < n_tokens_; ++t) {
-    const int32_t row = tokens_[t].logit_row;
-    if (row < 0) continue;
-    float* out = buffers_.logits + row * sizes_.vocab;
-    RETURN_IF_ERROR(Norm(buffers_.h + t * d_model, shard_->output_norm(), 1));
-    RETURN_IF_ERROR(Product(shard_->output(), buffers_.normed, d_model, 1, out, sizes_.vocab));
-    RETURN_IF_ERROR(device_->Download(exchange.Logits(row), out,
-                                      sizes_.vocab * static_cast<int64_t>(sizeof(float))));
+  const int64_t d_model = config_.d_model, n_rows = step.n_logit_rows, vocab = sizes_.vocab;
+  if (n_rows > 0 && vocab > 0) {
+    // Tokens side by side whose rows are, too, are normed at once: all, or the last one, as a rule.
+    for (int64_t begin = 0, end; begin < n_tokens_; begin = end) {
+      const int32_t row = tokens_[begin].logit_row;
+      end = begin + 1;
+      if (row < 0) continue;
+      while (end < n_tokens_ && tokens_[end].logit_row == row + end - begin) ++end;
+      RETURN_IF_ERROR(Norm(begin, end - begin, shard_->output_norm(), row));
+    }
+    RETURN_IF_ERROR(
+        Product(shard_->output(), buffers_.normed, d_model, n_rows, buffers_.logits, vocab));
+    for (int64_t row = 0; row < n_rows; ++row) {
+      RETURN_IF_ERROR(device_->Download(exchange.Logits(static_cast<int32_t>(row)),
+                                        buffers_.logits + row * vocab,
+                                        vocab * static_cast<int64_t>(sizeof(float))));
+    }
   }
-  return device_->Synchronize();
+  RETURN_IF_ERROR(ffn_.EndStep());
+  RETURN_IF_ERROR(device_->Synchronize());
+  ffn_.CollectCounts();
+  std::lock_guard<std::mutex> lock(totals_mutex_);  // before the coordinator goes on: it may ask
+  ++totals_.steps;
+  totals_.ffn = ffn_.counts();
+  return absl::OkStatus();
+}
+
+DeviceForward::Totals DeviceForward::totals() const {
+  std::lock_guard<std::mutex> lock(totals_mutex_);
+  return totals_;
 }
 
 }  // namespace thermocline

@@ -8,6 +8,7 @@
 #include "common/util/status_macros.h"
 #include "common/worker/row_cursor.h"
 #include "fmt/format.h"
+#include "gpu_worker/carver.h"
 
 namespace thermocline {
 namespace {
@@ -19,11 +20,9 @@ int64_t Aligned(int64_t n_bytes) { return (n_bytes + kAlignment - 1) / kAlignmen
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<DeviceShard>> DeviceShard::Create(const GgufFile* file,
-                                                                 const ModelConfig& config,
-                                                                 const ShardSpec& spec,
-                                                                 const Options& options,
-                                                                 Device* device) {
+absl::StatusOr<std::unique_ptr<DeviceShard>> DeviceShard::Create(
+    const GgufFile* file, const ModelConfig& config, const ShardSpec& spec, const Options& options,
+    Device* device, const GgufFile* predictor_file, const Predictor* predictor) {
   if (config.d_head % 32 != 0 || config.d_head > 256) {
     return absl::UnimplementedError(
         fmt::format("{}: attention heads of {} values are not computed on a GPU yet, only "
@@ -31,14 +30,12 @@ absl::StatusOr<std::unique_ptr<DeviceShard>> DeviceShard::Create(const GgufFile*
                     "256; leave attention to CPU ranks",
                     file->path(), config.d_head));
   }
-  if (config.activation == Activation::kReluRelu) {
-    return absl::UnimplementedError(
-        fmt::format("{}: ReLU on gate and up is not computed on a GPU yet; take --gpu-device none",
-                    file->path()));
-  }
   std::unique_ptr<DeviceShard> shard(new DeviceShard());
   shard->file_ = file;
+  shard->predictor_file_ = predictor_file;
+  shard->predictor_ = predictor;
   shard->device_ = device;
+  shard->options_ = options;
   shard->config_ = config;
   shard->spec_ = spec;
   if (const GgufTensor* factors = FindRole(*file, Role::kRopeFreqs)) {
@@ -47,29 +44,45 @@ absl::StatusOr<std::unique_ptr<DeviceShard>> DeviceShard::Create(const GgufFile*
   }
   shard->layers_.resize(spec.layers.size());  // before pointers into it are taken
   for (size_t i = 0; i < spec.layers.size(); ++i) {
-    shard->PlanLayer(static_cast<int64_t>(i), spec.layers[i]);
-    DeviceLayer& layer = shard->layers_[i];
-    layer.kv.n_ctx = options.n_ctx;
-    layer.kv.n_kv_heads = static_cast<int32_t>(layer.n_kv_heads);
-    layer.kv.d_head = static_cast<int32_t>(config.d_head);
-    shard->kv_bytes_ += 2 * Aligned(options.n_slots * options.n_ctx * layer.n_kv_heads *
-                                    config.d_head * static_cast<int64_t>(sizeof(uint16_t)));
+    RETURN_IF_ERROR(shard->PlanLayer(static_cast<int64_t>(i), spec.layers[i]));
+    kernels::DeviceKv& kv = shard->layers_[i].kv;
+    kv.type = options.kv_type;
+    kv.n_ctx = options.n_ctx;
+    kv.n_kv_heads = static_cast<int32_t>(spec.layers[i].kv_heads.size());
+    kv.d_head = static_cast<int32_t>(config.d_head);
+    shard->kv_bytes_ += shard->PlaceKv(nullptr, &kv);
   }
   const GgufTensor* output = FindRole(*file, Role::kOutput);
   if (output == nullptr) output = FindRole(*file, Role::kTokenEmbedding);
-  shard->AddMatrix(output, {spec.vocab}, {0, config.d_model}, &shard->output_);
-  shard->AddVector(shard->Tensor(Role::kOutputNorm, 0), &shard->output_norm_);
-  RETURN_IF_ERROR(shard->TakeMemory(options));
+  shard->AddMatrix(file, output, {spec.vocab}, {0, config.d_model}, &shard->output_);
+  shard->AddVector(file, shard->Tensor(Role::kOutputNorm, 0), {{0, config.d_model}},
+                   &shard->output_norm_);
+  RETURN_IF_ERROR(shard->TakeMemory());
   return shard;
 }
 
-absl::Status DeviceShard::TakeMemory(const Options& options) {
+int64_t DeviceShard::PlaceKv(uint8_t* base, kernels::DeviceKv* kv) const {
+  Carver carver(base);
+  const int64_t n = options_.n_slots * kv->n_ctx * kv->n_kv_heads * kv->d_head;
+  const bool is_f16 = kv->type == kernels::DeviceKvType::kF16;
+  const int64_t n_bytes = is_f16 ? n * 2 : n, n_scales = is_f16 ? 0 : n / 32;
+  uint8_t *k = nullptr, *v = nullptr;
+  carver.Take(n_bytes, &k);
+  carver.Take(n_bytes, &v);
+  carver.Take(n_scales, &kv->k_scale);
+  carver.Take(n_scales, &kv->v_scale);
+  kv->k = k;
+  kv->v = v;
+  return carver.n_bytes();
+}
+
+absl::Status DeviceShard::TakeMemory() {
   for (const Job& job : jobs_) weight_bytes_ += Aligned(job.n_bytes);
-  const int64_t workspace = Aligned(options.workspace_bytes);
+  const int64_t workspace = Aligned(options_.workspace_bytes);
   const int64_t total = weight_bytes_ + kv_bytes_ + workspace;
   ASSIGN_OR_RETURN(const DeviceMemory memory, device_->Memory());
-  const int64_t limit = options.budget_bytes > 0 ? std::min(options.budget_bytes, memory.free_bytes)
-                                                 : memory.free_bytes;
+  const int64_t budget = options_.budget_bytes;
+  const int64_t limit = budget > 0 ? std::min(budget, memory.free_bytes) : memory.free_bytes;
   if (total > limit) {
     return absl::ResourceExhaustedError(fmt::format(
         "{}: weights {:.2f} GiB, KV cache {:.2f} GiB and buffers {:.2f} GiB are more than the "
@@ -85,13 +98,8 @@ absl::Status DeviceShard::TakeMemory(const Options& options) {
     job.place(memory_at);
     memory_at += Aligned(job.n_bytes);
   }
-  for (DeviceLayer& layer : layers_) {
-    const int64_t n_bytes = Aligned(options.n_slots * options.n_ctx * layer.n_kv_heads *
-                                    config_.d_head * static_cast<int64_t>(sizeof(uint16_t)));
-    layer.kv.k = memory_at;
-    layer.kv.v = memory_at + n_bytes;
-    memory_at += 2 * n_bytes;
-  }
+  kv_ = memory_at;
+  for (DeviceLayer& layer : layers_) memory_at += PlaceKv(memory_at, &layer.kv);
   workspace_ = memory_at;
   return absl::OkStatus();
 }
@@ -102,37 +110,67 @@ const GgufTensor* DeviceShard::Tensor(Role role, int64_t layer) const {
   return tensor;
 }
 
-void DeviceShard::PlanLayer(int64_t index, const ShardSpec::Layer& spec) {
+absl::Status DeviceShard::PlanLayer(int64_t index, const ShardSpec::Layer& spec) {
   DeviceLayer& layer = layers_[index];
   layer.n_kv_heads = spec.kv_heads.size();
   layer.n_neurons = TotalSize(spec.neurons);
-  AddVector(Tensor(Role::kAttentionNorm, index), &layer.attention_norm);
-  AddVector(Tensor(Role::kFfnNorm, index), &layer.ffn_norm);
+  layer.mode = spec.mode;
+  layer.threshold = spec.threshold;
   const Range all = {0, config_.d_model};
+  AddVector(file_, Tensor(Role::kAttentionNorm, index), {all}, &layer.attention_norm);
+  AddVector(file_, Tensor(Role::kFfnNorm, index), {all}, &layer.ffn_norm);
   const int64_t kv_width = config_.d_head;                        // rows of one KV head in k and v
   const int64_t q_width = config_.d_head * config_.group_size();  // rows of its query heads in q
   const Range q_rows = {spec.kv_heads.begin * q_width, spec.kv_heads.end * q_width};
   const Range kv_rows = {spec.kv_heads.begin * kv_width, spec.kv_heads.end * kv_width};
   if (layer.n_kv_heads > 0) {
-    AddMatrix(Tensor(Role::kAttentionQ, index), {q_rows}, all, &layer.q);
-    AddMatrix(Tensor(Role::kAttentionK, index), {kv_rows}, all, &layer.k);
-    AddMatrix(Tensor(Role::kAttentionV, index), {kv_rows}, all, &layer.v);
-    AddMatrix(Tensor(Role::kAttentionOutput, index), {all}, q_rows, &layer.o);
+    AddMatrix(Role::kAttentionQ, index, {q_rows}, all, &layer.q);
+    AddMatrix(Role::kAttentionK, index, {kv_rows}, all, &layer.k);
+    AddMatrix(Role::kAttentionV, index, {kv_rows}, all, &layer.v);
+    AddMatrix(Role::kAttentionOutput, index, {all}, q_rows, &layer.o);
   }
-  if (layer.n_neurons > 0) {
-    AddMatrix(Tensor(Role::kFfnGate, index), spec.neurons, all, &layer.gate);
-    AddMatrix(Tensor(Role::kFfnUp, index), spec.neurons, all, &layer.up);
-    PlanDown(index, spec);
-  }
+  if (layer.n_neurons == 0) return absl::OkStatus();
+  AddMatrix(Role::kFfnGate, index, spec.neurons, all, &layer.gate);
+  AddMatrix(Role::kFfnUp, index, spec.neurons, all, &layer.up);
+  PlanDown(index, spec);
+  return spec.mode == Sparsity::kPredict ? PlanPredictor(index, spec) : absl::OkStatus();
 }
 
-void DeviceShard::AddMatrix(const GgufTensor* tensor, const std::vector<Range>& rows, Range cols,
+absl::Status DeviceShard::PlanPredictor(int64_t index, const ShardSpec::Layer& spec) {
+  if (predictor_ == nullptr) {
+    return absl::FailedPreconditionError("sparsity predict needs a predictor, and there is none");
+  }
+  const PredictorLayer& from = predictor_->layers[index];
+  const int64_t unit = from.fc2->info()->is_float ? 8 : 32;
+  if (from.rank % unit != 0) {
+    return absl::UnimplementedError(
+        fmt::format("{}: rank {} of layer {} is not a multiple of {}, as a GPU needs it",
+                    predictor_file_->path(), from.rank, index, unit));
+  }
+  DevicePredictor* predictor = &layers_[index].predictor;
+  predictor->has_relu = predictor_->has_relu;
+  predictor->reads_residual = predictor_->reads_residual;
+  AddMatrix(predictor_file_, from.fc1, {{0, from.rank}}, {0, config_.d_model}, &predictor->fc1);
+  AddMatrix(predictor_file_, from.fc2, spec.neurons, {0, from.rank}, &predictor->fc2);
+  if (from.bias != nullptr) {
+    AddVector(predictor_file_, from.bias, spec.neurons, &predictor->bias);
+  }
+  return absl::OkStatus();
+}
+
+void DeviceShard::AddMatrix(Role role, int64_t layer, const std::vector<Range>& rows, Range cols,
+                            kernels::DeviceMatrix* matrix) {
+  AddMatrix(file_, Tensor(role, layer), rows, cols, matrix);
+}
+
+void DeviceShard::AddMatrix(const GgufFile* file, const GgufTensor* tensor,
+                            const std::vector<Range>& rows, Range cols,
                             kernels::DeviceMatrix* matrix) {
   *matrix = kernels::device_layout(tensor->type, TotalSize(rows), cols.begin, cols.size());
-  const uint8_t* bytes = file_->TensorBytes(*tensor).data();
+  const uint8_t* bytes = file->TensorBytes(*tensor).data();
   const auto row_bytes = static_cast<int64_t>(tensor->row_bytes());
   const kernels::DeviceMatrix layout = *matrix;
-  jobs_.push_back({tensor, kernels::device_matrix_bytes(layout),
+  jobs_.push_back({file, tensor, kernels::device_matrix_bytes(layout),
                    [matrix](uint8_t* at) { kernels::place_device_matrix(at, matrix); },
                    [=](uint8_t* image) {
                      RowCursor cursor(rows, 0);
@@ -153,13 +191,14 @@ void DeviceShard::PlanDown(int64_t index, const ShardSpec::Layer& spec) {
     const kernels::DeviceNeurons layout = *down;
     const uint8_t* bytes = file_->TensorBytes(*tensor).data();
     const auto row_bytes = static_cast<int64_t>(tensor->row_bytes());
-    jobs_.push_back({tensor, kernels::device_neuron_bytes(layout), place, [=](uint8_t* image) {
-                       RowCursor cursor(neurons, 0);
-                       for (int64_t row = 0; row < n_neurons; ++row) {
-                         kernels::pack_device_transposed_row(
-                             layout, row, bytes + cursor.Next() * row_bytes, image);
-                       }
-                     }});
+    jobs_.push_back(
+        {file_, tensor, kernels::device_neuron_bytes(layout), place, [=](uint8_t* image) {
+           RowCursor cursor(neurons, 0);
+           for (int64_t row = 0; row < n_neurons; ++row) {
+             kernels::pack_device_transposed_row(layout, row, bytes + cursor.Next() * row_bytes,
+                                                 image);
+           }
+         }});
     return;
   }
   const GgufTensor* tensor = Tensor(Role::kFfnDown, index);
@@ -181,7 +220,7 @@ void DeviceShard::PlanDown(int64_t index, const ShardSpec::Layer& spec) {
   const kernels::DeviceNeurons layout = *down;
   const uint8_t* bytes = file_->TensorBytes(*tensor).data();
   const auto row_bytes = static_cast<int64_t>(tensor->row_bytes());
-  jobs_.push_back({tensor, kernels::device_neuron_bytes(layout), place, [=](uint8_t* image) {
+  jobs_.push_back({file_, tensor, kernels::device_neuron_bytes(layout), place, [=](uint8_t* image) {
                      for (int64_t b = 0; b < n_blocks; ++b) {
                        kernels::pack_device_neuron_block(layout, b, row_at.data() + b * kNeuronUnit,
                                                          bytes, row_bytes, blocks[b], image);
@@ -189,12 +228,18 @@ void DeviceShard::PlanDown(int64_t index, const ShardSpec::Layer& spec) {
                    }});
 }
 
-void DeviceShard::AddVector(const GgufTensor* tensor, const float** vector) {
-  const auto n_bytes = static_cast<int64_t>(tensor->n_bytes);
-  const uint8_t* bytes = file_->TensorBytes(*tensor).data();
-  jobs_.push_back({tensor, n_bytes,
+void DeviceShard::AddVector(const GgufFile* file, const GgufTensor* tensor,
+                            const std::vector<Range>& elements, const float** vector) {
+  constexpr auto kSize = static_cast<int64_t>(sizeof(float));
+  const uint8_t* bytes = file->TensorBytes(*tensor).data();
+  jobs_.push_back({file, tensor, TotalSize(elements) * kSize,
                    [vector](uint8_t* at) { *vector = reinterpret_cast<const float*>(at); },
-                   [=](uint8_t* image) { std::memcpy(image, bytes, n_bytes); }});
+                   [=](uint8_t* image) {
+                     for (const Range& range : elements) {
+                       std::memcpy(image, bytes + range.begin * kSize, range.size() * kSize);
+                       image += range.size() * kSize;
+                     }
+                   }});
 }
 
 absl::Status DeviceShard::Load(const std::function<bool(int64_t, int64_t)>& on_progress) {
@@ -206,16 +251,13 @@ absl::Status DeviceShard::Load(const std::function<bool(int64_t, int64_t)>& on_p
     job.pack(image.data());
     RETURN_IF_ERROR(device_->Upload(job.at, image.data(), job.n_bytes));
     RETURN_IF_ERROR(device_->Synchronize());
-    file_->DropPages(job.tensor->file_offset, job.tensor->n_bytes);
+    job.file->DropPages(job.tensor->file_offset, job.tensor->n_bytes);
     done += Aligned(job.n_bytes);
     if (!on_progress(done, weight_bytes_)) return absl::CancelledError("loading was cancelled");
   }
   jobs_.clear();
-  for (const DeviceLayer& layer : layers_) {  // what no token has written is read by no one; zeros
-    if (layer.n_kv_heads == 0) continue;      // make a wrong read harmless
-    const auto n = static_cast<uint8_t*>(layer.kv.v) - static_cast<uint8_t*>(layer.kv.k);
-    RETURN_IF_ERROR(device_->Fill(layer.kv.k, 0, 2 * n));
-  }
+  // What no token has written is read by no one; zeros make a wrong read harmless.
+  RETURN_IF_ERROR(device_->Fill(kv_, 0, kv_bytes_));
   return device_->Synchronize();
 }
 

@@ -10,20 +10,32 @@
 #include "absl/status/statusor.h"
 #include "common/gguf/gguf_file.h"
 #include "common/model/config.h"
+#include "common/model/predictor.h"
+#include "common/model/sparsity.h"
 #include "common/model/tensor_table.h"
 #include "common/worker/shard_spec.h"
 #include "gpu_worker/device.h"
 
 namespace thermocline {
 
+struct DevicePredictor {
+  kernels::DeviceMatrix fc1, fc2;  // [rank, d_model], [n_neurons, rank]
+  const float* bias = nullptr;     // [n_neurons], or null
+  bool has_relu = false;
+  bool reads_residual = false;
+};
+
 struct DeviceLayer {
   int64_t n_kv_heads = 0;
   int64_t n_neurons = 0;
+  Sparsity mode = Sparsity::kOff;
+  float threshold = 0;                    // of the mode's score
   const float* attention_norm = nullptr;  // [d_model]
   const float* ffn_norm = nullptr;        // [d_model]
   kernels::DeviceMatrix q, k, v, o;       // o: [d_model, n_heads * d_head]
   kernels::DeviceMatrix gate, up;         // [n_neurons, d_model]
   kernels::DeviceNeurons down;            // [n_neurons, d_model]
+  DevicePredictor predictor;              // mode predict
   kernels::DeviceKv kv;
 };
 
@@ -34,15 +46,15 @@ class DeviceShard {
     int64_t n_ctx = 1;
     int64_t workspace_bytes = 0;  // of a step, kept for its buffers
     int64_t budget_bytes = 0;     // of device memory for all of it; 0: what is free
+    kernels::DeviceKvType kv_type = kernels::DeviceKvType::kF16;
   };
-  // Lays it out and takes the memory; nothing is read yet. The file must outlive the loading.
-  // ResourceExhausted, with what each part takes and the flags that lower it, when it is more than
-  // the budget.
-  static absl::StatusOr<std::unique_ptr<DeviceShard>> Create(const GgufFile* file,
-                                                             const ModelConfig& config,
-                                                             const ShardSpec& spec,
-                                                             const Options& options,
-                                                             Device* device);
+  // Lays it out and takes the memory; nothing is read yet. predictor: needed by mode predict, else
+  // null. The files must outlive the loading. ResourceExhausted, with what each part takes and the
+  // flags that lower it, when it is more than the budget.
+  static absl::StatusOr<std::unique_ptr<DeviceShard>> Create(
+      const GgufFile* file, const ModelConfig& config, const ShardSpec& spec,
+      const Options& options, Device* device, const GgufFile* predictor_file = nullptr,
+      const Predictor* predictor = nullptr);
   // on_progress(bytes done, bytes in all); false ends the loading (Cancelled).
   absl::Status Load(const std::function<bool(int64_t, int64_t)>& on_progress);
 
@@ -56,6 +68,7 @@ class DeviceShard {
     return rope_factors_.empty() ? nullptr : rope_factors_.data();
   }
   uint8_t* workspace() const { return workspace_; }
+  int64_t workspace_bytes() const { return options_.workspace_bytes; }
   int64_t weight_bytes() const { return weight_bytes_; }
   int64_t kv_bytes() const { return kv_bytes_; }
 
@@ -63,6 +76,7 @@ class DeviceShard {
   // Something to be packed on the host and sent. place gets its address on the device; pack fills
   // the host's image of it.
   struct Job {
+    const GgufFile* file;
     const GgufTensor* tensor;
     int64_t n_bytes;
     std::function<void(uint8_t*)> place;
@@ -71,23 +85,32 @@ class DeviceShard {
   };
 
   DeviceShard() = default;
-  void PlanLayer(int64_t index, const ShardSpec::Layer& spec);
+  absl::Status PlanLayer(int64_t index, const ShardSpec::Layer& spec);
+  absl::Status PlanPredictor(int64_t index, const ShardSpec::Layer& spec);
   void PlanDown(int64_t index, const ShardSpec::Layer& spec);
-  void AddMatrix(const GgufTensor* tensor, const std::vector<Range>& rows, Range cols,
+  void AddMatrix(const GgufFile* file, const GgufTensor* tensor, const std::vector<Range>& rows,
+                 Range cols, kernels::DeviceMatrix* matrix);
+  void AddMatrix(Role role, int64_t layer, const std::vector<Range>& rows, Range cols,
                  kernels::DeviceMatrix* matrix);
-  void AddVector(const GgufTensor* tensor, const float** vector);
-  absl::Status TakeMemory(const Options& options);
+  void AddVector(const GgufFile* file, const GgufTensor* tensor, const std::vector<Range>& elements,
+                 const float** vector);
+  absl::Status TakeMemory();
+  // Lays one layer's KV cache out from `base` and returns how long it is; null: only that.
+  int64_t PlaceKv(uint8_t* base, kernels::DeviceKv* kv) const;
   const GgufTensor* Tensor(Role role, int64_t layer) const;
 
   const GgufFile* file_ = nullptr;
+  const GgufFile* predictor_file_ = nullptr;
+  const Predictor* predictor_ = nullptr;
   Device* device_ = nullptr;
+  Options options_;
   ModelConfig config_;
   ShardSpec spec_;
   std::vector<float> rope_factors_;
   std::vector<DeviceLayer> layers_;
   kernels::DeviceMatrix output_;
   const float* output_norm_ = nullptr;
-  uint8_t* workspace_ = nullptr;
+  uint8_t *kv_ = nullptr, *workspace_ = nullptr;
   std::vector<Job> jobs_;
   int64_t weight_bytes_ = 0, kv_bytes_ = 0;
 };

@@ -29,6 +29,7 @@ absl::StatusOr<std::unique_ptr<MiniFleet>> MiniFleet::Create(const GgufFile* fil
   const ModelConfig& config = fleet->config_;
   RETURN_IF_ERROR(CheckTensors(*file, config));
   RETURN_IF_ERROR(CheckPlan(plan, config, file->ContentHash(), options.profile));
+  RETURN_IF_ERROR(fleet->OpenPredictor(plan));
   ExchangeShape shape;
   shape.n_ranks = plan.n_ranks();
   shape.max_tokens = static_cast<int32_t>(options.batch_size);
@@ -42,7 +43,10 @@ absl::StatusOr<std::unique_ptr<MiniFleet>> MiniFleet::Create(const GgufFile* fil
     auto rank = std::make_unique<Rank>();
     ShardSpec spec = SpecOfRank(plan, i, options.profile);
     spec.f32_activations = options.f32_activations;
-    for (ShardSpec::Layer& layer : spec.layers) layer.threshold = options.threshold;
+    for (size_t l = 0; l < spec.layers.size(); ++l) {
+      spec.layers[l].threshold =
+          options.predictor != nullptr ? options.predictor->layers[l].threshold : options.threshold;
+    }
     RETURN_IF_ERROR(plan.ranks[i].kind == RankKind::kGpu
                         ? fleet->MakeGpuRank(spec, rank.get())
                         : fleet->MakeCpuRank(plan.ranks[i], spec, rank.get()));
@@ -59,16 +63,24 @@ absl::StatusOr<std::unique_ptr<MiniFleet>> MiniFleet::Create(const GgufFile* fil
   return fleet;
 }
 
+absl::Status MiniFleet::OpenPredictor(const Plan& plan) {
+  if (options_.predictor != nullptr) {
+    predictor_ = *options_.predictor;
+  } else {
+    options_.predictor_file = file_;
+    const bool predicts =
+        std::any_of(plan.layers.begin(), plan.layers.end(),
+                    [](const LayerPlan& layer) { return layer.mode == Sparsity::kPredict; });
+    if (!predicts) return absl::OkStatus();
+    ASSIGN_OR_RETURN(predictor_, PredictorOfModel(*file_, config_));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status MiniFleet::MakeCpuRank(const RankPlan& plan, const ShardSpec& spec, Rank* rank) {
   rank->team = std::make_unique<Team>(plan.n_threads, options_.spin_us);
-  const bool predicts =
-      std::any_of(spec.layers.begin(), spec.layers.end(),
-                  [](const ShardSpec::Layer& layer) { return layer.mode == Sparsity::kPredict; });
-  Predictor predictor;
-  if (predicts) {
-    ASSIGN_OR_RETURN(predictor, PredictorOfModel(*file_, config_));
-  }
-  ASSIGN_OR_RETURN(rank->shard, Shard::Create(file_, config_, spec, file_, &predictor));
+  ASSIGN_OR_RETURN(rank->shard,
+                   Shard::Create(file_, config_, spec, options_.predictor_file, &predictor_));
   RETURN_IF_ERROR(rank->shard->Load(*rank->team, [](int64_t, int64_t) { return true; }));
   std::vector<int64_t> heads;
   for (const ShardSpec::Layer& layer : spec.layers) heads.push_back(layer.kv_heads.size());
@@ -87,11 +99,13 @@ absl::Status MiniFleet::MakeGpuRank(const ShardSpec& spec, Rank* rank) {
   const DeviceForward::Options options = {options_.batch_size, options_.max_logit_rows,
                                           /*n_slots=*/1, options_.n_ctx};
   ASSIGN_OR_RETURN(rank->device, OpenDevice("emulated"));
-  ASSIGN_OR_RETURN(rank->device_shard,
-                   DeviceShard::Create(
-                       file_, config_, spec,
-                       {1, options.n_ctx, DeviceForward::WorkspaceBytes(config_, spec, options), 0},
-                       rank->device.get()));
+  ASSIGN_OR_RETURN(
+      rank->device_shard,
+      DeviceShard::Create(
+          file_, config_, spec,
+          {1, options.n_ctx, DeviceForward::WorkspaceBytes(config_, spec, options, &predictor_), 0,
+           options_.device_kv_type},
+          rank->device.get(), options_.predictor_file, &predictor_));
   RETURN_IF_ERROR(rank->device_shard->Load([](int64_t, int64_t) { return true; }));
   rank->device_forward =
       std::make_unique<DeviceForward>(rank->device_shard.get(), rank->device.get(), options);
@@ -133,8 +147,9 @@ absl::StatusOr<std::vector<float>> MiniFleet::Run(const std::vector<int32_t>& to
 FfnCounts MiniFleet::Counts() const {
   FfnCounts sum;
   for (const auto& rank : ranks_) {
-    if (rank->forward == nullptr) continue;
-    for (const FfnCounts& layer : rank->forward->totals().ffn) sum.Add(layer);
+    const std::vector<FfnCounts> layers =
+        rank->forward != nullptr ? rank->forward->totals().ffn : rank->device_forward->totals().ffn;
+    for (const FfnCounts& layer : layers) sum.Add(layer);
   }
   return sum;
 }

@@ -30,6 +30,10 @@ struct MiniFleetOptions {
   float threshold = 0;  // of layers that predict, sketch or compare magnitudes
   bool measures_recall = false;
   const Profile* profile = nullptr;  // of plans that have one
+  // Of layers that predict; null: the model's own, and `threshold`.
+  const GgufFile* predictor_file = nullptr;
+  const Predictor* predictor = nullptr;
+  kernels::DeviceKvType device_kv_type = kernels::DeviceKvType::kF16;
   TokenMode token_mode = TokenMode::kAsPlanned;
 };
 
@@ -48,7 +52,7 @@ class MiniFleet {
   absl::StatusOr<std::vector<float>> Run(const std::vector<int32_t>& tokens, int64_t n_past,
                                          int64_t step_tokens);
   const ModelConfig& config() const { return config_; }
-  // Of all CPU ranks and layers.
+  // Of all ranks and layers.
   FfnCounts Counts() const;
   Forward& forward(int32_t rank) { return *ranks_[rank]->forward; }
   Segment& segment() { return *segment_; }
@@ -67,12 +71,14 @@ class MiniFleet {
     absl::Status end;
   };
   MiniFleet() = default;
+  absl::Status OpenPredictor(const Plan& plan);
   absl::Status MakeCpuRank(const RankPlan& plan, const ShardSpec& spec, Rank* rank);
   absl::Status MakeGpuRank(const ShardSpec& spec, Rank* rank);
 
   const GgufFile* file_ = nullptr;
   ModelConfig config_;
   MiniFleetOptions options_;
+  Predictor predictor_;  // empty when no layer predicts
   std::unique_ptr<Segment> segment_;
   std::unique_ptr<StepDriver> driver_;
   std::vector<std::unique_ptr<Rank>> ranks_;

@@ -1,0 +1,240 @@
+// Choosing neurons, and the three products over those chosen: launches.
+#include "gpu_worker/device_ffn.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "common/util/status_macros.h"
+#include "gpu_worker/carver.h"
+
+namespace thermocline {
+namespace {
+
+constexpr int64_t kDownTokens = 16;  // whose partial sums lie in the workspace at a time
+constexpr float kEverything = std::numeric_limits<float>::quiet_NaN();  // device_ops.h, thresholds
+
+int64_t RoundUp(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+// [kAsPlanned, kOff, kExact], as TokenMode numbers them.
+void SetThresholds(float planned, float exact, kernels::DeviceSelection* selection) {
+  static_assert(static_cast<int>(TokenMode::kOff) == 1 && static_cast<int>(TokenMode::kExact) == 2);
+  selection->thresholds[0] = planned;
+  selection->thresholds[1] = kEverything;
+  selection->thresholds[2] = exact;
+}
+
+int64_t BytesOfRow(const kernels::DeviceMatrix& matrix) {
+  const kernels::DeviceRowBytes bytes = kernels::device_row_bytes(matrix);
+  return bytes.quants + bytes.high + bytes.scales + bytes.d;
+}
+
+}  // namespace
+
+DeviceFfn::Sizes DeviceFfn::SizesOf(const ModelConfig& config, const ShardSpec& spec,
+                                    const Predictor* predictor, int64_t max_tokens) {
+  Sizes sizes;
+  sizes.max_tokens = max_tokens;
+  sizes.d_model = config.d_model;
+  sizes.n_layers = static_cast<int64_t>(spec.layers.size());
+  for (size_t i = 0; i < spec.layers.size(); ++i) {
+    sizes.max_neurons = std::max(sizes.max_neurons, TotalSize(spec.layers[i].neurons));
+    if (spec.layers[i].mode != Sparsity::kPredict || predictor == nullptr) continue;
+    sizes.max_rank = std::max(sizes.max_rank, predictor->layers[i].rank);
+  }
+  return sizes;
+}
+
+DeviceFfn::Sizes DeviceFfn::SizesOf(const DeviceShard& shard, int64_t max_tokens) {
+  Sizes sizes = SizesOf(shard.config(), shard.spec(), nullptr, max_tokens);
+  for (const DeviceLayer& layer : shard.layers()) {
+    sizes.max_rank = std::max(sizes.max_rank, layer.predictor.fc1.n_rows);
+  }
+  return sizes;
+}
+
+int64_t DeviceFfn::Place(const Sizes& sizes, uint8_t* base, Buffers* buffers) {
+  Carver carver(base);
+  const auto take_rows = [&](int64_t width, kernels::DeviceRows* rows) {
+    carver.Take(sizes.max_tokens * width, &rows->q);
+    carver.Take(sizes.max_tokens * width / 32, &rows->scale);
+    carver.Take(sizes.max_tokens * width / 32, &rows->sum);
+  };
+  const int64_t n = sizes.max_tokens, neuron_stride = RoundUp(sizes.max_neurons, 4);
+  const int64_t rank_stride = RoundUp(sizes.max_rank, 32);
+  carver.Take(n * neuron_stride, &buffers->gate);
+  carver.Take(n * neuron_stride, &buffers->up);
+  carver.Take(n * rank_stride, &buffers->hidden);
+  take_rows(rank_stride > 0 ? sizes.d_model : 0, &buffers->residual_q);
+  take_rows(rank_stride, &buffers->hidden_q);
+  carver.Take(sizes.max_neurons, &buffers->rows);
+  carver.Take(1, &buffers->n_rows);
+  carver.Take(n * sizes.max_neurons, &buffers->mask);
+  carver.Take(n, &buffers->classes);
+  carver.Take(sizes.n_layers, &buffers->counts);
+  carver.Take(
+      kernels::add_neurons_bytes(sizes.max_neurons, sizes.d_model, std::min(n, kDownTokens)),
+      &buffers->down);
+  return carver.n_bytes();
+}
+
+int64_t DeviceFfn::WorkspaceBytes(const Sizes& sizes) {
+  Buffers unused;
+  return Place(sizes, nullptr, &unused);
+}
+
+DeviceFfn::DeviceFfn(const DeviceShard* shard, Device* device, const Sizes& sizes,
+                     uint8_t* workspace)
+    : shard_(shard),
+      device_(device),
+      ops_(device->ops()),
+      sizes_(sizes),
+      neuron_stride_(RoundUp(sizes.max_neurons, 4)),
+      rank_stride_(RoundUp(sizes.max_rank, 32)),
+      classes_(sizes.max_tokens),
+      step_counts_(sizes.n_layers),
+      counts_(sizes.n_layers) {
+  Place(sizes, workspace, &buffers_);
+}
+
+absl::Status DeviceFfn::BeginStep(const std::vector<StepToken>& tokens) {
+  n_tokens_ = static_cast<int64_t>(tokens.size());
+  std::transform(tokens.begin(), tokens.end(), classes_.begin(),
+                 [](const StepToken& token) { return static_cast<uint8_t>(token.mode); });
+  const auto end = classes_.begin() + n_tokens_;
+  const bool are_as_planned = std::all_of(classes_.begin(), end, [](uint8_t c) { return c == 0; });
+  step_classes_ = are_as_planned ? nullptr : buffers_.classes;
+  if (!are_as_planned) {
+    RETURN_IF_ERROR(device_->Upload(buffers_.classes, classes_.data(), n_tokens_));
+  }
+  return device_->Fill(buffers_.counts, 0,
+                       sizes_.n_layers * static_cast<int64_t>(sizeof(DeviceCounts)));
+}
+
+absl::Status DeviceFfn::Product(const kernels::DeviceMatrix& weights, const kernels::RowList& list,
+                                const kernels::DeviceRows& q, const float* x, int64_t x_stride,
+                                float* out, int64_t out_stride) {
+  return device_->Check(
+      ops_.matmul(device_->stream(), weights, list, q, x, x_stride, n_tokens_, out, out_stride),
+      "matmul");
+}
+
+absl::Status DeviceFfn::Run(int64_t index, const Input& input, float* out) {
+  const DeviceLayer& layer = shard_->layers()[index];
+  const bool is_sparse = layer.mode != Sparsity::kOff, predicts = layer.mode == Sparsity::kPredict;
+  const kernels::RowList list = {buffers_.rows, buffers_.n_rows, layer.n_neurons};
+  if (predicts) RETURN_IF_ERROR(Choose(layer, input, buffers_.counts + index));
+  RETURN_IF_ERROR(Product(layer.gate, predicts ? list : kernels::RowList(), input.q, input.normed,
+                          sizes_.d_model, buffers_.gate, neuron_stride_));
+  if (is_sparse) RETURN_IF_ERROR(Fire(layer, buffers_.counts + index));
+  RETURN_IF_ERROR(Product(layer.up, is_sparse ? list : kernels::RowList(), input.q, input.normed,
+                          sizes_.d_model, buffers_.up, neuron_stride_));
+  RETURN_IF_ERROR(Gated(layer, is_sparse ? buffers_.mask : nullptr));
+  return Down(layer, out);
+}
+
+absl::Status DeviceFfn::Choose(const DeviceLayer& layer, const Input& input, DeviceCounts* counts) {
+  const DevicePredictor& predictor = layer.predictor;
+  kernels::DeviceStream* stream = device_->stream();
+  const int64_t d_model = sizes_.d_model, rank = predictor.fc1.n_rows;
+  const float* x = input.normed;
+  kernels::DeviceRows q = input.q;
+  if (predictor.reads_residual) {
+    x = input.residual;
+    q = buffers_.residual_q;
+    q.stride = d_model;
+    RETURN_IF_ERROR(
+        device_->Check(ops_.quantize(stream, x, d_model, n_tokens_, d_model, q), "quantize"));
+  }
+  RETURN_IF_ERROR(Product(predictor.fc1, {}, q, x, d_model, buffers_.hidden, rank_stride_));
+  kernels::DeviceRows hidden_q;
+  if (!type_info(predictor.fc2.type)->is_float) hidden_q = buffers_.hidden_q;
+  hidden_q.stride = rank;
+  if (predictor.has_relu) {
+    RETURN_IF_ERROR(
+        device_->Check(ops_.relu_mul(stream, buffers_.hidden, nullptr, rank_stride_, nullptr,
+                                     n_tokens_, rank, buffers_.hidden, hidden_q),
+                       "relu"));
+  } else if (hidden_q.q != nullptr) {
+    RETURN_IF_ERROR(device_->Check(
+        ops_.quantize(stream, buffers_.hidden, rank_stride_, n_tokens_, rank, hidden_q),
+        "quantize"));
+  }
+  RETURN_IF_ERROR(Product(predictor.fc2, {}, hidden_q, buffers_.hidden, rank_stride_, buffers_.up,
+                          neuron_stride_));
+  kernels::DeviceSelection selection = {.scores = buffers_.up,
+                                        .stride = neuron_stride_,
+                                        .bias = predictor.bias,
+                                        .classes = step_classes_,
+                                        .n_tokens = n_tokens_,
+                                        .n_rows = layer.n_neurons};
+  SetThresholds(layer.threshold, kEverything, &selection);
+  return device_->Check(
+      ops_.select(stream, selection, buffers_.rows, buffers_.n_rows, buffers_.mask, counts->chosen),
+      "select");
+}
+
+// Of the neurons whose gates were computed.
+absl::Status DeviceFfn::Fire(const DeviceLayer& layer, DeviceCounts* counts) {
+  kernels::DeviceSelection selection = {.scores = buffers_.gate,
+                                        .stride = neuron_stride_,
+                                        .is_magnitude = !IsRelu(shard_->config().activation),
+                                        .classes = step_classes_,
+                                        .is_among_mask = layer.mode == Sparsity::kPredict,
+                                        .n_tokens = n_tokens_,
+                                        .n_rows = layer.n_neurons};
+  SetThresholds(layer.mode == Sparsity::kThreshold ? layer.threshold : 0.0f, 0.0f, &selection);
+  return device_->Check(ops_.select(device_->stream(), selection, buffers_.rows, buffers_.n_rows,
+                                    buffers_.mask, counts->fired),
+                        "select");
+}
+
+absl::Status DeviceFfn::Gated(const DeviceLayer& layer, const uint8_t* mask) {
+  auto gated = ops_.relu_mul;
+  if (shard_->config().activation == Activation::kSilu) gated = ops_.silu_mul;
+  if (shard_->config().activation == Activation::kReluRelu) gated = ops_.relu_relu_mul;
+  return device_->Check(gated(device_->stream(), buffers_.gate, buffers_.up, neuron_stride_, mask,
+                              n_tokens_, layer.n_neurons, buffers_.gate, {}),
+                        "act_mul");
+}
+
+absl::Status DeviceFfn::Down(const DeviceLayer& layer, float* out) {
+  for (int64_t begin = 0; begin < n_tokens_; begin += kDownTokens) {
+    RETURN_IF_ERROR(device_->Check(
+        ops_.add_neurons(device_->stream(), layer.down, {}, buffers_.gate + begin * neuron_stride_,
+                         neuron_stride_, std::min(kDownTokens, n_tokens_ - begin),
+                         out + begin * sizes_.d_model, buffers_.down),
+        "add_neurons"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DeviceFfn::EndStep() {
+  return device_->Download(step_counts_.data(), buffers_.counts,
+                           sizes_.n_layers * static_cast<int64_t>(sizeof(DeviceCounts)));
+}
+
+void DeviceFfn::CollectCounts() {
+  for (int64_t i = 0; i < sizes_.n_layers; ++i) {
+    const DeviceLayer& layer = shard_->layers()[i];
+    if (layer.mode == Sparsity::kOff || layer.n_neurons == 0) continue;
+    const DeviceCounts& step = step_counts_[i];
+    const bool predicts = layer.mode == Sparsity::kPredict;
+    const auto n_neurons = static_cast<uint64_t>(layer.n_neurons);
+    const auto n_all = n_neurons * static_cast<uint64_t>(n_tokens_);
+    const auto down_bytes = static_cast<uint64_t>(kernels::device_neuron_bytes(layer.down));
+    FfnCounts& counts = counts_[i];
+    counts.tokens += static_cast<uint64_t>(n_tokens_);
+    counts.neurons += n_all;
+    counts.computed += predicts ? step.chosen[0] : n_all;
+    counts.fired += step.fired[0];
+    counts.bytes +=
+        (predicts ? step.chosen[1] : n_neurons) * static_cast<uint64_t>(BytesOfRow(layer.gate));
+    counts.bytes += step.fired[1] * static_cast<uint64_t>(BytesOfRow(layer.up)) +
+                    step.fired[1] * down_bytes / n_neurons;
+    if (!predicts) continue;
+    counts.bytes += static_cast<uint64_t>(kernels::device_matrix_bytes(layer.predictor.fc1) +
+                                          kernels::device_matrix_bytes(layer.predictor.fc2));
+  }
+}
+
+}  // namespace thermocline

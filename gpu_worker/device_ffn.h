@@ -1,0 +1,98 @@
+// The feed-forward part of a GPU rank's layers: which of its neurons a step computes, and these. No
+// norm, no exchange (device_forward.h).
+//
+// What is decided stays on the device: the next launch reads the list of rows and its length there.
+// ffn_down adds neurons in an order that no list changes, those left out being passed over: so
+// exact has the bits of off, and a token's do not depend on the others of its step.
+//
+// Mode sketch is computed as exact is: the hot neurons' gates are read in full.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "common/exchange/exchange.h"
+#include "common/worker/ffn_counts.h"
+#include "gpu_worker/device.h"
+#include "gpu_worker/device_shard.h"
+
+namespace thermocline {
+
+class DeviceFfn {
+ public:
+  struct Sizes {
+    int64_t max_tokens = 1;
+    int64_t max_neurons = 0;  // of a layer
+    int64_t max_rank = 0;     // of a layer's predictor
+    int64_t d_model = 0;
+    int64_t n_layers = 0;
+  };
+  // predictor: the one that the shard will be created with, or null.
+  static Sizes SizesOf(const ModelConfig& config, const ShardSpec& spec, const Predictor* predictor,
+                       int64_t max_tokens);
+  static Sizes SizesOf(const DeviceShard& shard, int64_t max_tokens);
+  static int64_t WorkspaceBytes(const Sizes& sizes);
+  // All must outlive the object; workspace: of WorkspaceBytes, 256-byte aligned.
+  DeviceFfn(const DeviceShard* shard, Device* device, const Sizes& sizes, uint8_t* workspace);
+
+  // A layer's input, on the device.
+  struct Input {
+    const float* residual;  // [n_tokens, d_model]
+    const float* normed;    // [n_tokens, d_model]
+    kernels::DeviceRows q;  // the same in int8
+  };
+  absl::Status BeginStep(const std::vector<StepToken>& tokens);
+  // Into out [n_tokens, d_model], this rank's partial sum.
+  absl::Status Run(int64_t layer, const Input& input, float* out);
+  // Asks for what the step counted; after a Synchronize, CollectCounts adds it to counts().
+  absl::Status EndStep();
+  void CollectCounts();
+  // [n_layers]; zeros in layers that leave nothing out. A row that several tokens need is one of
+  // the bytes once a step, with its share of ffn_down's scales.
+  const std::vector<FfnCounts>& counts() const { return counts_; }
+
+ private:
+  // What a layer's decisions add to: ones of the masks, lengths of the lists.
+  struct DeviceCounts {
+    uint64_t chosen[2];  // by a predictor
+    uint64_t fired[2];
+  };
+  // Addresses in the workspace.
+  struct Buffers {
+    float *gate, *up;                // [max_tokens, neuron_stride]; up: a predictor's scores, too
+    float* hidden;                   // [max_tokens, rank_stride], of a predictor
+    kernels::DeviceRows residual_q;  // [max_tokens, d_model], where a predictor reads it
+    kernels::DeviceRows hidden_q;    // [max_tokens, rank]
+    int32_t *rows, *n_rows;          // [max_neurons], [1]: those chosen, then those that fire
+    uint8_t* mask;                   // [max_tokens, n_neurons]: the same for each token
+    uint8_t* classes;                // [max_tokens], TokenMode
+    DeviceCounts* counts;            // [n_layers], of the step
+    uint8_t* down;                   // add_neurons' workspace
+  };
+  static int64_t Place(const Sizes& sizes, uint8_t* base, Buffers* buffers);
+
+  // Both put their choice into rows, n_rows and mask.
+  absl::Status Choose(const DeviceLayer& layer, const Input& input, DeviceCounts* counts);
+  absl::Status Fire(const DeviceLayer& layer, DeviceCounts* counts);
+  absl::Status Product(const kernels::DeviceMatrix& weights, const kernels::RowList& list,
+                       const kernels::DeviceRows& q, const float* x, int64_t x_stride, float* out,
+                       int64_t out_stride);
+  absl::Status Gated(const DeviceLayer& layer, const uint8_t* mask);
+  absl::Status Down(const DeviceLayer& layer, float* out);
+
+  const DeviceShard* shard_;
+  Device* device_;
+  const kernels::DeviceOps& ops_;
+  const Sizes sizes_;
+  const int64_t neuron_stride_, rank_stride_;
+  Buffers buffers_;
+  // Of the step being run.
+  int64_t n_tokens_ = 0;
+  std::vector<uint8_t> classes_;           // what the device is sent
+  const uint8_t* step_classes_ = nullptr;  // there, or null: all tokens are as planned
+  std::vector<DeviceCounts> step_counts_;  // [n_layers], what it sends
+  std::vector<FfnCounts> counts_;          // [n_layers]
+};
+
+}  // namespace thermocline
