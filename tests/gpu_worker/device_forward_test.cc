@@ -100,46 +100,131 @@ TEST_P(DeviceRanks, StepsOfAnySizeGiveTheSameBits) {
 INSTANTIATE_TEST_SUITE_P(Models, DeviceRanks, ::testing::ValuesIn(Shapes()),
                          [](const auto& info) { return std::string(info.param.name); });
 
-TEST(DeviceShipped, AnyShareOfHotNeuronsGivesTheTextOfTheCpu) {
-  const auto model =
-      LoadExpectedModel(THERMOCLINE_SOURCE_DIR "/tests/models/reluctant-13m-q8_0.gguf");
-  ASSERT_TRUE(model.ok()) << model.status();
-  const auto profile =
-      ReadProfile(THERMOCLINE_SOURCE_DIR "/tests/models/reluctant-13m-q8_0.predictor/profile.gguf");
-  ASSERT_TRUE(profile.ok()) << profile.status();
-  const ExpectedPrompt& prompt = model->prompts.front();
-  std::vector<int32_t> tokens = prompt.tokens;
-  tokens.insert(tokens.end(), prompt.greedy.begin(), prompt.greedy.begin() + 4);
-  for (const Sparsity mode : {Sparsity::kOff, Sparsity::kExact}) {
-    for (const int64_t n_hot : {0, 150, 768, 1536}) {
-      auto plan = MakePlan(*model->file, {1, 1}, 1);
-      ASSERT_TRUE(plan.ok()) << plan.status();
-      plan->ranks[0].kind = RankKind::kGpu;
-      plan->profile_hash = ProfileHash(*profile);
-      for (LayerPlan& layer : plan->layers) {
-        const int64_t n_heads = layer.kv_heads[1].end;
-        layer.kv_heads = {{0, n_heads}, {n_heads, n_heads}};
-        layer.neurons = {{}, {}};
-        if (n_hot > 0) layer.neurons[0] = {{0, n_hot}};
-        if (n_hot < 1536) layer.neurons[1] = {{n_hot, 1536}};
-        layer.mode = mode;
-      }
-      MiniFleetOptions options;
-      options.profile = &*profile;
-      auto fleet = MiniFleet::Create(model->file.get(), *plan, options);
-      ASSERT_TRUE(fleet.ok()) << fleet.status();
-      const auto logits = (*fleet)->Run(tokens, 0, 512);
-      ASSERT_TRUE(logits.ok()) << logits.status();
-      const std::vector<float> expected(prompt.logits.begin(),
-                                        prompt.logits.begin() + std::ssize(*logits));
-      EXPECT_LT(RelativeDistance(*logits, expected), kBound) << n_hot << " hot neurons";
-      const int64_t n_vocab = (*fleet)->config().n_vocab;
-      for (size_t i = 0; i < 4 && prompt.margin[i] >= 0.1f; ++i) {
-        const float* row = logits->data() + (prompt.tokens.size() - 1 + i) * n_vocab;
-        EXPECT_EQ(std::max_element(row, row + n_vocab) - row, prompt.greedy[i]) << n_hot;
-      }
+// The shipped model: rank 0, a GPU, has attention and the hottest neurons, rank 1 the others.
+class DeviceShipped : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const std::string path = THERMOCLINE_SOURCE_DIR "/tests/models/reluctant-13m-q8_0";
+    auto model = LoadExpectedModel(path + ".gguf");
+    ASSERT_TRUE(model.ok()) << model.status();
+    model_ = *std::move(model);
+    const auto profile = ReadProfile(path + ".predictor/profile.gguf");
+    ASSERT_TRUE(profile.ok()) << profile.status();
+    profile_ = *profile;
+    options_.profile = &profile_;
+    const ExpectedPrompt& prompt = model_.prompts.front();
+    tokens_ = prompt.tokens;
+    tokens_.insert(tokens_.end(), prompt.greedy.begin(), prompt.greedy.begin() + 4);
+  }
+  void OpenPredictor() {
+    auto file = GgufFile::Open(THERMOCLINE_SOURCE_DIR
+                               "/tests/models/reluctant-13m-q8_0.predictor/predictor.gguf");
+    ASSERT_TRUE(file.ok()) << file.status();
+    predictor_file_ = *std::move(file);
+    const auto config = ReadModelConfig(*model_.file);
+    ASSERT_TRUE(config.ok()) << config.status();
+    auto predictor = ReadPredictor(*predictor_file_, *config, model_.file->ContentHash());
+    ASSERT_TRUE(predictor.ok()) << predictor.status();
+    predictor_ = *std::move(predictor);
+    options_.predictor_file = predictor_file_.get();
+    options_.predictor = &predictor_;
+  }
+
+  Plan PlanOf(int64_t n_hot, Sparsity mode) {
+    auto plan = MakePlan(*model_.file, {1, 1}, 1);
+    EXPECT_TRUE(plan.ok()) << plan.status();
+    plan->ranks[0].kind = RankKind::kGpu;
+    plan->profile_hash = ProfileHash(profile_);
+    for (LayerPlan& layer : plan->layers) {
+      const int64_t n_heads = layer.kv_heads[1].end;
+      layer.kv_heads = {{0, n_heads}, {n_heads, n_heads}};
+      layer.neurons = {{}, {}};
+      if (n_hot > 0) layer.neurons[0] = {{0, n_hot}};
+      if (n_hot < kNeurons) layer.neurons[1] = {{n_hot, kNeurons}};
+      layer.mode = mode;
+    }
+    return *plan;
+  }
+  Plan CpuPlan(Sparsity mode) {
+    auto plan = MakePlan(*model_.file, {1}, 1);
+    EXPECT_TRUE(plan.ok()) << plan.status();
+    for (LayerPlan& layer : plan->layers) layer.mode = mode;
+    return *plan;
+  }
+  // Of the first tokens.
+  std::vector<float> Logits(const Plan& plan, size_t n_tokens, int64_t step_tokens = 512) {
+    auto fleet = MiniFleet::Create(model_.file.get(), plan, options_);
+    EXPECT_TRUE(fleet.ok()) << fleet.status();
+    if (!fleet.ok()) return {};
+    auto logits = (*fleet)->Run({tokens_.begin(), tokens_.begin() + n_tokens}, 0, step_tokens);
+    EXPECT_TRUE(logits.ok()) << logits.status();
+    return logits.ok() ? *logits : std::vector<float>();
+  }
+
+  static constexpr int64_t kNeurons = 1536;  // of a layer
+  static constexpr size_t kTokens = 5;
+  ExpectedModel model_;
+  Profile profile_;
+  std::unique_ptr<GgufFile> predictor_file_;
+  Predictor predictor_;
+  MiniFleetOptions options_;
+  std::vector<int32_t> tokens_;  // a prompt, and what follows it
+};
+
+TEST_F(DeviceShipped, HotNeuronsGiveTheTextOfTheCpu) {
+  const ExpectedPrompt& prompt = model_.prompts.front();
+  const std::vector<float> logits = Logits(PlanOf(kNeurons / 2, Sparsity::kExact), tokens_.size());
+  const std::vector<float> expected(prompt.logits.begin(), prompt.logits.begin() + logits.size());
+  EXPECT_LT(RelativeDistance(logits, expected), kBound);
+  const auto n_vocab = static_cast<int64_t>(logits.size() / tokens_.size());
+  for (size_t i = 0; i < 4 && prompt.margin[i] >= 0.1f; ++i) {
+    const float* row = logits.data() + (prompt.tokens.size() - 1 + i) * n_vocab;
+    EXPECT_EQ(std::max_element(row, row + n_vocab) - row, prompt.greedy[i]);
+  }
+}
+
+TEST_F(DeviceShipped, AnyShareOfHotNeuronsInAnyModeGivesTheLogitsOfTheCpu) {
+  OpenPredictor();
+  for (const Sparsity mode : {Sparsity::kOff, Sparsity::kExact, Sparsity::kPredict}) {
+    const std::vector<float> expected = Logits(CpuPlan(mode), kTokens);
+    for (const int64_t n_hot : {int64_t{0}, kNeurons / 10, kNeurons / 2, kNeurons}) {
+      EXPECT_LT(RelativeDistance(Logits(PlanOf(n_hot, mode), kTokens), expected), kBound)
+          << SparsityName(mode) << ", " << n_hot << " hot neurons";
     }
   }
+}
+
+TEST_F(DeviceShipped, ExactIsOffAndStepsOfAnySizeAreTheSameToTheBit) {
+  OpenPredictor();
+  const std::vector<float> off = Logits(PlanOf(kNeurons / 2, Sparsity::kOff), kTokens);
+  EXPECT_EQ(Logits(PlanOf(kNeurons / 2, Sparsity::kExact), kTokens), off);
+  EXPECT_EQ(Logits(PlanOf(kNeurons / 2, Sparsity::kExact), kTokens, 1), off);
+  const std::vector<float> predicted = Logits(PlanOf(kNeurons / 2, Sparsity::kPredict), kTokens);
+  EXPECT_NE(predicted, off);
+  EXPECT_EQ(Logits(PlanOf(kNeurons / 2, Sparsity::kPredict), kTokens, 1), predicted);
+}
+
+TEST_F(DeviceShipped, AKvCacheInInt8GivesCloseLogitsInHalfTheMemory) {
+  const Plan plan = PlanOf(0, Sparsity::kOff);
+  const std::vector<float> f16 = Logits(plan, 2 * kTokens);
+  options_.device_kv_type = kernels::DeviceKvType::kQ8_0;
+  const std::vector<float> int8 = Logits(plan, 2 * kTokens);
+  EXPECT_NE(int8, f16);
+  EXPECT_LT(RelativeDistance(int8, f16), kBound);
+  const auto config = ReadModelConfig(*model_.file);
+  ASSERT_TRUE(config.ok()) << config.status();
+  const auto device = OpenDevice("emulated");
+  ASSERT_TRUE(device.ok()) << device.status();
+  const auto kv_bytes = [&](kernels::DeviceKvType type) {
+    const auto shard =
+        DeviceShard::Create(model_.file.get(), *config, SpecOfRank(plan, 0, &profile_),
+                            {1, 512, 0, 0, type}, device->get());
+    EXPECT_TRUE(shard.ok()) << shard.status();
+    return shard.ok() ? (*shard)->kv_bytes() : 0;
+  };
+  // 32 values: 32 bytes and an f16 scale, instead of 64 bytes.
+  EXPECT_EQ(kv_bytes(kernels::DeviceKvType::kQ8_0) * 64,
+            kv_bytes(kernels::DeviceKvType::kF16) * 34);
 }
 
 TEST(DeviceMemory, MoreThanTheBudgetIsRefusedWithWhatEachPartTakes) {

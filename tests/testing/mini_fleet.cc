@@ -131,12 +131,14 @@ absl::StatusOr<std::vector<float>> MiniFleet::Run(const std::vector<int32_t>& to
     for (size_t i = begin; i < end; ++i) {
       dequantize(embedding->type, file_->TensorBytes(*embedding).data() + tokens[i] * row_bytes,
                  config_.d_model, driver_->x() + (i - begin) * config_.d_model);
-      step.push_back({0, static_cast<int32_t>(n_past + i), static_cast<int32_t>(i - begin),
-                      options_.token_mode});
+      const size_t row = (i - begin + (options_.rotates_logit_rows ? 1 : 0)) % (end - begin);
+      const auto& modes = options_.token_modes;
+      step.push_back({0, static_cast<int32_t>(n_past + i), static_cast<int32_t>(row),
+                      modes.empty() ? options_.token_mode : modes[(n_past + i) % modes.size()]});
     }
     RETURN_IF_ERROR(driver_->Run(step, static_cast<int32_t>(step.size()), kTimeoutMs));
-    for (size_t i = 0; i < step.size(); ++i) {
-      const float* row = driver_->logits(static_cast<int32_t>(i));
+    for (const StepToken& token : step) {
+      const float* row = driver_->logits(token.logit_row);
       logits.insert(logits.end(), row, row + config_.n_vocab);
     }
     begin = end;

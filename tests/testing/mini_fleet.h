@@ -35,6 +35,8 @@ struct MiniFleetOptions {
   const Predictor* predictor = nullptr;
   kernels::DeviceKvType device_kv_type = kernels::DeviceKvType::kF16;
   TokenMode token_mode = TokenMode::kAsPlanned;
+  std::vector<TokenMode> token_modes;  // of positions, over and over, instead; or empty
+  bool rotates_logit_rows = false;  // a step's first token has the second row, the last the first
 };
 
 // A plan of n_ranks with these shares and this many threads a rank.
