@@ -16,17 +16,7 @@ constexpr int64_t kMaxMeasureBytes = int64_t{64} << 30;
 
 void FillTotals(const Forward::Totals& totals, worker::v1::StatsResponse* response) {
   response->set_steps(totals.steps);
-  for (const FfnCounts& counts : totals.ffn) {
-    worker::v1::FfnCounts* message = response->add_ffn();
-    message->set_tokens(counts.tokens);
-    message->set_neurons(counts.neurons);
-    message->set_computed(counts.computed);
-    message->set_fired(counts.fired);
-    message->set_bytes(counts.bytes);
-    message->set_missed(counts.missed);
-    message->set_mass(counts.mass);
-    message->set_missed_mass(counts.missed_mass);
-  }
+  AddFfnCounts(totals.ffn, response);
   const StepClock& clock = totals.clock;
   worker::v1::StepTimes* times = response->mutable_times();
   times->set_attention_ns(clock.nanoseconds(StepPart::kAttention));

@@ -41,11 +41,14 @@ absl::StatusOr<worker::v1::ConfigureResponse> GpuWorker::SetUp(
   forward_options_ = {model.exchange_shape.max_tokens, model.exchange_shape.max_logit_rows,
                       request.n_slots(), request.n_ctx()};
   const int64_t workspace =
-      DeviceForward::WorkspaceBytes(model.config, model.spec, forward_options_);
-  ASSIGN_OR_RETURN(shard_, DeviceShard::Create(model.file.get(), model.config, model.spec,
-                                               {request.n_slots(), request.n_ctx(), workspace,
-                                                request.memory_bytes()},
-                                               device_.get()));
+      DeviceForward::WorkspaceBytes(model.config, model.spec, forward_options_, &model.predictor);
+  const DeviceShard::Options options = {.n_slots = request.n_slots(),
+                                        .n_ctx = request.n_ctx(),
+                                        .workspace_bytes = workspace,
+                                        .budget_bytes = request.memory_bytes()};
+  ASSIGN_OR_RETURN(shard_,
+                   DeviceShard::Create(model.file.get(), model.config, model.spec, options,
+                                       device_.get(), model.of_predictor(), &model.predictor));
   worker::v1::ConfigureResponse response;
   response.set_device(device_->description());
   response.set_weight_bytes(shard_->weight_bytes());
@@ -74,6 +77,10 @@ void GpuWorker::FillStats(worker::v1::StatsResponse* response) const {
   response->set_kv_bytes(shard_->kv_bytes());
   response->set_n_threads(1);
   response->set_device(device_->description());
+  if (forward_ == nullptr) return;
+  const DeviceForward::Totals totals = forward_->totals();
+  response->set_steps(totals.steps);
+  AddFfnCounts(totals.ffn, response);
 }
 
 absl::StatusOr<std::unique_ptr<ReadTest>> GpuWorker::PrepareReadTest(int64_t) const {

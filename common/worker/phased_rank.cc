@@ -8,6 +8,20 @@
 
 namespace thermocline {
 
+void AddFfnCounts(const std::vector<FfnCounts>& layers, worker::v1::StatsResponse* response) {
+  for (const FfnCounts& counts : layers) {
+    worker::v1::FfnCounts* message = response->add_ffn();
+    message->set_tokens(counts.tokens);
+    message->set_neurons(counts.neurons);
+    message->set_computed(counts.computed);
+    message->set_fired(counts.fired);
+    message->set_bytes(counts.bytes);
+    message->set_missed(counts.missed);
+    message->set_mass(counts.mass);
+    message->set_missed_mass(counts.missed_mass);
+  }
+}
+
 absl::Status PhasedRank::Expect(Phase phase) const {
   if (phase_ == phase) return absl::OkStatus();
   return absl::FailedPreconditionError(

@@ -5,11 +5,16 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "common/worker/ffn_counts.h"
 #include "common/worker/open_model.h"
 #include "common/worker/rank.h"
 
 namespace thermocline {
+
+// Into a rank's statistics, layer by layer.
+void AddFfnCounts(const std::vector<FfnCounts>& layers, worker::v1::StatsResponse* response);
 
 class PhasedRank : public Rank {
  public:
