@@ -136,11 +136,23 @@ TEST_F(GpuCheck, ACardIsComparedAndMeasuredAgainstItsTargets) {
   EXPECT_EQ(result.exit_code, 1) << result.err;  // a kernel misses its target
   EXPECT_NE(Contents(calls_).find("-DLLAMA_CUBLAS=ON"), std::string::npos);
   EXPECT_TRUE(EndsWith(Row("device | cuda:0 (Some Card)"), "pass"));
-  EXPECT_TRUE(EndsWith(Row("big.gguf: divergence of cuda:0"), "pass"));
+  EXPECT_TRUE(EndsWith(Row("reluctant-13m-q8_0.gguf: divergence of cuda:0"), "pass"));
+  EXPECT_TRUE(EndsWith(Row("big.gguf: divergence of cuda:0 from"), "pass"));
+  EXPECT_TRUE(EndsWith(Row("big.gguf: divergence of cuda:0 and CPUs"), "pass"));
+  EXPECT_TRUE(EndsWith(Row("big.gguf: greedy text of cuda:0 and CPUs"), "pass"));
+  EXPECT_NE(Contents(calls_).find("--sparsity off --gpu-device cuda:0 --vram-budget"),
+            std::string::npos);
   EXPECT_TRUE(EndsWith(Row("matmul 11008 x 4096 F16"), "pass"));
   EXPECT_TRUE(EndsWith(Row("matmul 11008 x 4096 Q4_0"), "FAIL"));
   EXPECT_TRUE(EndsWith(Row("hybrid against the CPUs alone | 3.50x"), "pass"));
   EXPECT_TRUE(EndsWith(Row("all on the card against the CPUs alone"), "pass"));
+}
+
+TEST_F(GpuCheck, TheSmallModelSaysNothingOfSpeed) {
+  Run({"CARD=yes"});
+  EXPECT_TRUE(EndsWith(Row("hybrid"), "not run")) << Row("hybrid");
+  EXPECT_TRUE(EndsWith(Row("all on the card against the CPUs alone | 3.50x"), "-"));
+  EXPECT_EQ(Contents(calls_).find("--vram-budget"), std::string::npos);
 }
 
 TEST_F(GpuCheck, AnotherTextIsForgivenOnlyWhereTheDivergenceIsSmall) {
@@ -162,6 +174,15 @@ TEST_F(GpuCheck, AStepThatFailsDoesNotStopTheOthers) {
   EXPECT_TRUE(EndsWith(Row("reluctant-13m-q8_0.gguf: CPU"), "FAIL"));
   EXPECT_TRUE(EndsWith(Row("reluctant-13m-q8_0.gguf: greedy text of emulated"), "pass"));
   EXPECT_NE(Contents(calls_).find("\nbench "), std::string::npos);
+}
+
+TEST_F(GpuCheck, AnAnswerOfAnotherFormIsAFailureOfItsStepAlone) {
+  std::ofstream(folder_ + "/bin/device_bench") << "#!/bin/bash\n"
+                                               << "while [[ $1 != --json ]]; do shift; done\n"
+                                               << "echo '{}' > $2\n";
+  EXPECT_EQ(Run({"CARD=yes"}).exit_code, 1);
+  EXPECT_TRUE(EndsWith(Row("kernels"), "FAIL")) << Row("kernels");
+  EXPECT_TRUE(EndsWith(Row("all on the card against the CPUs alone"), "-"));
 }
 
 TEST_F(GpuCheck, WhenInterruptedItEndsItsProgramsAndLeavesThePartialReport) {
