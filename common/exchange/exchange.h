@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "common/exchange/exchange_memory.h"
 
 namespace thermocline {
 
@@ -36,6 +37,23 @@ struct Step {
   const float* x = nullptr;  // [n_tokens, d_model], the embeddings; valid until the step ends
 
   int64_t n_tokens() const { return static_cast<int64_t>(tokens.size()); }
+};
+
+// Leader only.
+class DeviceAccess {
+ public:
+  virtual ~DeviceAccess() = default;
+  // All of the exchange's memory, to be registered with the device.
+  virtual absl::Span<uint8_t> memory() = 0;
+  virtual ExchangeMemory layout() = 0;  // addresses in memory()
+  // Between NextStep and FinishStep of a step of one token: what all ranks' counters are at.
+  virtual uint32_t arrivals() const = 0;
+  // Often, while the device works: who sleeps until this rank arrives is woken by nobody else.
+  virtual void WakeWaiters() = 0;
+  virtual bool is_stopped() = 0;  // nothing more will come of the step
+  // The device has arrived in all exchanges of the step, before Logits and FinishStep. An error
+  // when the fleet was given up meanwhile.
+  virtual absl::Status SkipExchanges() = 0;
 };
 
 class Exchange {
@@ -74,6 +92,10 @@ class Exchange {
   // This rank's slice of logit row `row`: [vocab_end - vocab_begin] f32, then the step is done.
   virtual float* Logits(int32_t row) = 0;
   virtual absl::Status FinishStep() = 0;  // leader
+
+  // For a rank whose device exchanges by itself in steps of one token, instead of Partial, Arrive
+  // and Collect. Null where the exchange is not in this host's memory.
+  virtual DeviceAccess* device_access() { return nullptr; }
 };
 
 }  // namespace thermocline

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/exchange/exchange.h"
+#include "common/exchange/exchange_memory.h"
 #include "common/exchange/wait.h"
 
 namespace thermocline {
@@ -55,14 +56,6 @@ struct alignas(64) SegmentHeader {
 
 enum class StopReason : uint32_t { kNone = 0, kShutdown = 1, kFailed = 2 };
 
-// What belongs to each partial: of which exchange it is. Written before its rank arrives.
-struct alignas(64) PartialHeader {
-  uint32_t epoch;
-  uint32_t exchange;  // number of the exchange in the step, from 0
-  uint64_t step_number;
-  uint32_t is_empty;  // 1: nothing to add, the payload is not to be read
-};
-
 // Moves while the rank computes. Written by its leader alone; nobody sleeps on it.
 struct alignas(64) Heartbeat {
   std::atomic<uint32_t> value{0};
@@ -85,6 +78,7 @@ class Segment {
   Segment& operator=(const Segment&) = delete;
 
   int fd() const { return fd_; }
+  uint8_t* data() { return base_; }  // all of it
   const ExchangeShape& shape() const { return shape_; }
   uint32_t epoch() const { return epoch_; }
   SegmentHeader& header() { return *reinterpret_cast<SegmentHeader*>(base_); }

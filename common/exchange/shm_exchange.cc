@@ -27,7 +27,8 @@ ShmExchange::ShmExchange(Segment* segment, int32_t rank, int32_t vocab_begin)
       rank_(rank),
       vocab_begin_(vocab_begin),
       steps_seen_(segment->header().first_count),
-      arrivals_(segment->header().first_count) {}
+      arrivals_(segment->header().first_count),
+      device_arrivals_(segment->header().first_count) {}
 
 absl::StatusOr<Step> ShmExchange::NextStep() {
   SegmentHeader& header = segment_->header();
@@ -164,6 +165,45 @@ absl::Status ShmExchange::FinishStep() {
   const uint32_t steps = steps_seen_ - header.first_count;
   const uint32_t last = header.first_count + steps * static_cast<uint32_t>(shape.n_ranks);
   if (header.finished.value.fetch_add(1) + 1 == last) WakeAll(header.finished);
+  return absl::OkStatus();
+}
+
+absl::Span<uint8_t> ShmExchange::memory() {
+  return absl::MakeSpan(segment_->data(), segment_->shape().SegmentBytes());
+}
+
+ExchangeMemory ShmExchange::layout() {
+  static_assert(std::atomic<uint32_t>::is_always_lock_free && sizeof(Counter) % 4 == 0);
+  ExchangeMemory layout;
+  layout.abort = reinterpret_cast<const uint32_t*>(&segment_->header().abort.value);
+  layout.arrived = reinterpret_cast<uint32_t*>(&segment_->arrived(0).value);
+  layout.arrived_stride = sizeof(Counter) / sizeof(uint32_t);
+  layout.headers = &segment_->partial_header(0, 0);
+  layout.partials = segment_->partial(0, 0);
+  layout.partial_stride = segment_->partial(0, 1) - segment_->partial(0, 0);
+  layout.n_ranks = segment_->shape().n_ranks;
+  layout.rank = rank_;
+  layout.epoch = segment_->epoch();
+  return layout;
+}
+
+// A rank that is about to sleep sees the counter's new value, or is seen here.
+void ShmExchange::WakeWaiters() {
+  Counter& mine = segment_->arrived(rank_);
+  const uint32_t now = mine.value.load();
+  if (now == device_arrivals_) return;
+  device_arrivals_ = now;
+  if (mine.sleepers.load() != 0) WakeAll(mine);
+}
+
+bool ShmExchange::is_stopped() { return segment_->header().abort.value.load() != 0; }
+
+absl::Status ShmExchange::SkipExchanges() {
+  THERMOCLINE_CHECK(n_tokens_ == 1 && exchange_ == 0);
+  if (is_stopped()) return segment_->StopStatus();
+  WakeWaiters();
+  exchange_ = segment_->shape().ExchangesPerStep();
+  arrivals_ += exchange_;
   return absl::OkStatus();
 }
 

@@ -8,7 +8,7 @@
 
 namespace thermocline {
 
-class ShmExchange : public Exchange {
+class ShmExchange : public Exchange, public DeviceAccess {
  public:
   // The segment must outlive it. [vocab_begin, vocab_end) is the rank's slice of the logits.
   ShmExchange(Segment* segment, int32_t rank, int32_t vocab_begin);
@@ -26,6 +26,14 @@ class ShmExchange : public Exchange {
   void Collect(float* h, int64_t begin, int64_t end) override;
   float* Logits(int32_t row) override;
   absl::Status FinishStep() override;
+  DeviceAccess* device_access() override { return this; }
+
+  absl::Span<uint8_t> memory() override;
+  ExchangeMemory layout() override;
+  uint32_t arrivals() const override { return arrivals_; }
+  void WakeWaiters() override;
+  bool is_stopped() override;
+  absl::Status SkipExchanges() override;
 
  private:
   // Publishes this rank's arrival and waits for everyone else's.
@@ -42,8 +50,9 @@ class ShmExchange : public Exchange {
   Segment* segment_;
   int32_t rank_;
   int32_t vocab_begin_;
-  uint32_t steps_seen_;  // cyclic, as `posted`
-  uint32_t arrivals_;    // this rank's own, cyclic
+  uint32_t steps_seen_;       // cyclic, as `posted`
+  uint32_t arrivals_;         // this rank's own, cyclic
+  uint32_t device_arrivals_;  // that WakeWaiters has told others of
   uint64_t step_number_ = 0;
   int64_t n_elements_ = 0;  // n_tokens * d_model of the current step
   uint32_t exchange_ = 0;   // of the current step: the coming one, until Arrive the one arrived in

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 
+#include "common/exchange/exchange_memory.h"
 #include "kernels/cuda/matrix.h"
 #include "kernels/cuda/neurons.h"
 
@@ -71,6 +72,13 @@ struct DeviceSelection {
   int64_t n_rows = 0;  // at most 2^20
 };
 
+// What an exchange needs to know of its step.
+struct DeviceStep {
+  uint64_t number;
+  uint32_t arrivals;  // what every rank's counter was at before it, cyclic
+};
+enum ExchangeState : uint32_t { kExchangeFine = 0, kExchangeAborted = 1, kExchangeMismatched = 2 };
+
 struct DeviceOps {
   const char* name;  // "cuda", "emulated"
 
@@ -110,10 +118,15 @@ struct DeviceOps {
                                int64_t stride, const uint8_t* mask, int64_t n_tokens, int64_t n,
                                float* out, const DeviceRows& quantized);
 
-  // sum[i] = ((sum[i] + parts[0][i]) + parts[1][i]) + ...: the exchange's order. n_parts at
-  // most 16, all 16-byte aligned. The CPU's bits.
-  LaunchError (*add_parts)(DeviceStream* stream, float* sum, const float* const* parts /* host */,
-                           int32_t n_parts, int64_t n);
+  // Exchange `number` of a step of one token: leaves partial [n] (null: nothing to add) in the
+  // segment, arrives, waits for the other ranks; then h[i] = ((h[i] + partial of rank 0) + partial
+  // of rank 1) + ..., n a multiple of 4. The CPU's bits. Where it could not wait to the end, *state
+  // becomes an ExchangeState and h is worthless; the launches that follow still end. All in device
+  // memory but what `memory` points at, which is the host's, registered with the device. Whoever
+  // sleeps until this rank arrives is for the host to wake.
+  LaunchError (*exchange)(DeviceStream* stream, const ExchangeMemory& memory,
+                          const DeviceStep* step, uint32_t number, const float* partial, float* h,
+                          int64_t n, uint32_t* state);
 
   // Which rows are chosen for any token. Writes the list in ascending order to rows [n_rows] and
   // its length to *n; mask [n_tokens, n_rows] says it for each token. counts (null: not wanted):

@@ -1,4 +1,4 @@
-// The gated activations, and the sum of an exchange's parts.
+// The gated activations.
 #include "kernels/cuda/exp.cuh"
 #include "kernels/cuda/functions.cuh"
 #include "kernels/cuda/quantize.cuh"
@@ -7,7 +7,6 @@ namespace thermocline::kernels::SIMT_DEVICE {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kMaxParts = 16;
 
 __device__ __forceinline__ float relu(float x) {
   return x < 0.0f ? 0.0f : x;  // keeps NaN
@@ -80,31 +79,6 @@ LaunchError launch_gated(DeviceStream* stream, const float* gate, const float* u
                 quantized);
 }
 
-struct Parts {
-  const float* part[kMaxParts];
-  int32_t n;
-};
-
-__global__ void __launch_bounds__(kThreads) add_parts_kernel(float* sum, Parts parts, int64_t n) {
-  const int64_t first = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kQuad;
-  if (first + kQuad <= n) {
-    float4 total = *reinterpret_cast<const float4*>(sum + first);
-#pragma unroll 4
-    for (int p = 0; p < parts.n; ++p) {
-      const float4 term = *reinterpret_cast<const float4*>(parts.part[p] + first);
-      total = make_float4(__fadd_rn(total.x, term.x), __fadd_rn(total.y, term.y),
-                          __fadd_rn(total.z, term.z), __fadd_rn(total.w, term.w));
-    }
-    *reinterpret_cast<float4*>(sum + first) = total;
-    return;
-  }
-  for (int64_t i = first; i < n; ++i) {
-    float total = sum[i];
-    for (int p = 0; p < parts.n; ++p) total = __fadd_rn(total, parts.part[p][i]);
-    sum[i] = total;
-  }
-}
-
 }  // namespace
 
 LaunchError relu_mul(DeviceStream* stream, const float* gate, const float* up, int64_t stride,
@@ -123,15 +97,6 @@ LaunchError relu_relu_mul(DeviceStream* stream, const float* gate, const float* 
                           const uint8_t* mask, int64_t n_tokens, int64_t n, float* out,
                           const DeviceRows& quantized) {
   return launch_gated<ReluRelu>(stream, gate, up, stride, mask, n_tokens, n, out, quantized);
-}
-
-LaunchError add_parts(DeviceStream* stream, float* sum, const float* const* parts, int32_t n_parts,
-                      int64_t n) {
-  if (n_parts == 0 || n == 0) return 0;
-  Parts copy = {{}, n_parts};
-  for (int32_t p = 0; p < n_parts; ++p) copy.part[p] = parts[p];
-  const auto grid = static_cast<unsigned>(div_up(n, kThreads * kQuad));
-  return LAUNCH(stream, grid, kThreads, 0, add_parts_kernel, sum, copy, n);
 }
 
 }  // namespace thermocline::kernels::SIMT_DEVICE

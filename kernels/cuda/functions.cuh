@@ -21,8 +21,8 @@ LaunchError silu_mul(DeviceStream* stream, const float* gate, const float* up, i
 LaunchError relu_relu_mul(DeviceStream* stream, const float* gate, const float* up, int64_t stride,
                           const uint8_t* mask, int64_t n_tokens, int64_t n, float* out,
                           const DeviceRows& quantized);
-LaunchError add_parts(DeviceStream* stream, float* sum, const float* const* parts, int32_t n_parts,
-                      int64_t n);
+LaunchError exchange(DeviceStream* stream, const ExchangeMemory& memory, const DeviceStep* step,
+                     uint32_t number, const float* partial, float* h, int64_t n, uint32_t* state);
 LaunchError select(DeviceStream* stream, const DeviceSelection& selection, int32_t* rows,
                    int32_t* n, uint8_t* mask, uint64_t* counts);
 LaunchError add_neurons(DeviceStream* stream, const DeviceNeurons& w, const RowList& list,

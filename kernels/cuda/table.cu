@@ -21,7 +21,7 @@ const DeviceOps& emulated_ops() {
       .relu_mul = relu_mul,
       .silu_mul = silu_mul,
       .relu_relu_mul = relu_relu_mul,
-      .add_parts = add_parts,
+      .exchange = exchange,
       .select = select,
       .add_neurons = add_neurons,
       .dequantize = dequantize,

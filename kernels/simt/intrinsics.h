@@ -76,6 +76,10 @@ template <typename T>
 inline T __ldg(const T* address) {
   return *address;
 }
+template <typename T>
+inline T __ldcv(const T* address) {
+  return *address;
+}
 
 inline int min(int a, int b) { return b < a ? b : a; }
 inline unsigned min(unsigned a, unsigned b) { return b < a ? b : a; }

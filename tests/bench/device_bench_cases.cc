@@ -12,7 +12,6 @@ namespace {
 constexpr int64_t kFloatBytes = sizeof(float);
 constexpr int64_t kHalfBytes = sizeof(uint16_t);
 constexpr int64_t kTopK = 40;
-constexpr int64_t kParts = 3;
 // Of the issue: a matrix that is large enough to hide a kernel's start reaches these.
 constexpr int64_t kTargetBytes = 25'000'000;
 
@@ -206,10 +205,20 @@ void AddActivations(const DeviceInputs& in, int64_t n_tokens, std::vector<Device
 
 void AddVectorOps(const DeviceInputs& in, std::vector<DeviceCase>* cases) {
   const int64_t n = in.sizes.d_model, n_rows = in.sizes.d_ff;
-  cases->push_back({"add_parts", fmt::format("{} parts of {}", kParts, n), "f32", 1,
-                    kFloatBytes * n * (kParts + 2), 0, 0, [=, &in](const uint8_t*) {
-                      const float* const parts[kParts] = {in.x, in.x, in.x};
-                      return in.ops->add_parts(in.stream, in.out, parts, kParts, n);
+  // Of a rank that is alone, in device memory: without the link and without others to wait for.
+  ExchangeMemory memory;
+  memory.headers = reinterpret_cast<PartialHeader*>(in.out);
+  memory.arrived = reinterpret_cast<uint32_t*>(memory.headers + 2);
+  memory.abort = memory.arrived + 1;
+  auto* step = reinterpret_cast<DeviceStep*>(memory.headers + 3);
+  memory.partials = reinterpret_cast<float*>(memory.headers + 4);
+  memory.partial_stride = n;
+  memory.n_ranks = 1;
+  cases->push_back({"exchange", fmt::format("{}, one rank", n), "f32", 1, kFloatBytes * n * 4, 0, 0,
+                    [=, &in](const uint8_t*) {
+                      return in.ops->exchange(in.stream, memory, step, 0, in.x,
+                                              memory.partials + 2 * n, n,
+                                              const_cast<uint32_t*>(memory.abort) + 1);
                     }});
   auto* rows = reinterpret_cast<int32_t*>(in.out);
   cases->push_back({"select", fmt::format("10 % of {}", n_rows), "f32", 1,

@@ -1,4 +1,4 @@
-// Gated activations and the sum of parts on every device: the CPU's bits.
+// Gated activations on every device: the CPU's bits.
 #include <limits>
 
 #include "tests/kernels/cuda/device_rows.h"
@@ -59,19 +59,6 @@ class DeviceElementwise : public DeviceTest {
       ExpectRows(device_.get(), rows, QuantizeOnCpu(padded, n_tokens, n_padded, n_padded), n_tokens,
                  n_padded);
     }
-  }
-
-  void ExpectSumOfParts(const std::vector<std::vector<float>>& parts, int64_t n) {
-    std::vector<float> expected = random_values(n, 1);
-    float* sum = device_->Upload(expected);
-    std::vector<const float*> pointers;
-    for (const std::vector<float>& part : parts) {
-      pointers.push_back(device_->Upload(part));
-      kernels::ops(Isa::kReference).add(expected.data(), part.data(), n, expected.data());
-    }
-    device_->Check(
-        ops_.add_parts(stream_, sum, pointers.data(), static_cast<int32_t>(pointers.size()), n));
-    EXPECT_TRUE(same_bits(device_->Download(sum, n), expected)) << parts.size() << " of " << n;
   }
 };
 
@@ -144,22 +131,6 @@ TEST_P(DeviceElementwise, OutsideTheMaskIsZeroWhateverGateAndUpAre) {
     device_->Check((ops_.*op.device)(stream_, device_->Upload(masked_gate), device_->Upload(up),
                                      stride, device_->Upload(mask), 2, n, out, {}));
     EXPECT_TRUE(same_bits(device_->Download(out, 2 * stride), expected));
-  }
-}
-
-TEST_P(DeviceElementwise, PartsAreAddedInTheirOrder) {
-  for (const int64_t n : lengths()) {
-    std::vector<std::vector<float>> parts;
-    for (uint32_t p = 0; p < 3; ++p) parts.push_back(random_values(n, p + 7));
-    ExpectSumOfParts(parts, n);
-  }
-}
-
-TEST_P(DeviceElementwise, AnyNumberOfPartsIsAdded) {
-  std::vector<std::vector<float>> parts;
-  for (uint32_t p = 0; p <= 16; ++p) {
-    ExpectSumOfParts(parts, 515);
-    parts.push_back(random_values(515, p + 20));
   }
 }
 
