@@ -31,6 +31,10 @@ Stream::~Stream() {
 }
 
 void Stream::enqueue(std::function<void()> function, bool always) {
+  if (being_captured_ != nullptr) {
+    being_captured_->push_back({std::move(function), always});
+    return;
+  }
   {
     std::lock_guard lock(mutex_);
     queue_.push_back({std::move(function), always});
@@ -71,6 +75,18 @@ void Stream::copy(void* to, const void* from, size_t n_bytes) {
 
 void Stream::fill(void* to, uint8_t byte, size_t n_bytes) {
   enqueue([=] { std::memset(to, byte, n_bytes); });
+}
+
+void Stream::begin_capture() { being_captured_ = std::make_shared<Graph>(); }
+
+std::shared_ptr<const Graph> Stream::end_capture() { return std::move(being_captured_); }
+
+void Stream::launch(std::shared_ptr<const Graph> graph) {
+  enqueue([this, graph = std::move(graph)] {
+    for (const Operation& operation : *graph) {
+      if (operation.always || !*device_->failed()) operation.run();
+    }
+  });
 }
 
 void Stream::call(std::function<void()> function) { enqueue(std::move(function)); }

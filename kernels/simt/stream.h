@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "kernels/simt/error.h"
 #include "kernels/simt/grid.h"
@@ -48,6 +49,13 @@ class Device {
 
 class Event;
 
+// Work of a stream.
+struct Operation {
+  std::function<void()> run;
+  bool always;  // also after the device has failed
+};
+using Graph = std::vector<Operation>;
+
 // Calls return at once; what they ask for happens in their order. One host thread calls at a time.
 class Stream {
  public:
@@ -66,6 +74,11 @@ class Stream {
   void wait_value(const uint32_t* address, uint32_t value);
   // After all writes before it: cuStreamWriteValue32.
   void write_value(uint32_t* address, uint32_t value);
+  // Between the two, calls are kept instead of done: a graph, which launch() does as often as it is
+  // called. As in a CUDA graph, the arguments are those of the capture.
+  void begin_capture();
+  std::shared_ptr<const Graph> end_capture();
+  void launch(std::shared_ptr<const Graph> graph);
   void record(Event* event);
   // For the event's last record before this call; nothing if there is none.
   void wait(const Event& event);
@@ -77,20 +90,16 @@ class Stream {
 
  private:
   friend ErrorCode launch_call(Stream*, const LaunchShape&, const KernelCall&);
-  // `always`: also after the device has failed.
   void enqueue(std::function<void()> function, bool always = false);
   void run_kernel(const LaunchShape& shape, const KernelCall& call);
   void work();
 
-  struct Operation {
-    std::function<void()> run;
-    bool always;
-  };
   Device* const device_;
   GridRunner grids_;  // used by thread_ alone
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Operation> queue_;  // the first one is being done
+  std::deque<Operation> queue_;            // the first one is being done
+  std::shared_ptr<Graph> being_captured_;  // used by the calling thread alone
   bool closing_ = false;
   std::thread thread_;
 };

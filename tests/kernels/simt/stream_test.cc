@@ -39,6 +39,22 @@ TEST_F(StreamTest, CallsReturnBeforeTheWorkIsDone) {
   EXPECT_EQ(flag, 2);
 }
 
+TEST_F(StreamTest, WhatIsCapturedIsDoneAsOftenAsItIsLaunched) {
+  std::vector<int> values(100, 1), sums(100);
+  int n_calls = 0;
+  stream_.begin_capture();
+  launch(&stream_, {"scan", 1, 128, 512}, emulated::scan, values.data(), 100, sums.data());
+  stream_.copy(values.data(), sums.data(), 400);
+  stream_.call([&] { ++n_calls; });
+  const auto graph = stream_.end_capture();
+  EXPECT_TRUE(stream_.synchronize().ok());
+  EXPECT_EQ(n_calls, 0);
+  for (int i = 0; i < 3; ++i) stream_.launch(graph);
+  EXPECT_TRUE(stream_.synchronize().ok());
+  EXPECT_EQ(n_calls, 3);
+  EXPECT_EQ(values[2], 10);  // 1, 1, 1; 1, 2, 3; 1, 3, 6; 1, 4, 10
+}
+
 TEST_F(StreamTest, TwoStreamsRunAtOnce) {
   Stream other(&device_);
   uint32_t ping = 0, pong = 0;
