@@ -54,6 +54,10 @@ class EmulatedDevice : public Device {
     stream_.fill(device, byte, static_cast<size_t>(n_bytes));
     return absl::OkStatus();
   }
+  absl::Status Gemm(const GemmCall& call) override {
+    stream_.call([call] { emulated_gemm(call); });
+    return absl::OkStatus();
+  }
   absl::Status Synchronize() override { return ToStatus(stream_.synchronize()); }
   absl::Status Check(kernels::LaunchError error, const char* op) const override {
     if (error == 0) return absl::OkStatus();

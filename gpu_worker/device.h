@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "gpu_worker/gemm.h"
 #include "kernels/cuda/device_ops.h"
 
 namespace thermocline {
@@ -34,6 +35,8 @@ class Device {
   virtual absl::Status Upload(void* device, const void* host, int64_t n_bytes) = 0;
   virtual absl::Status Download(void* host, const void* device, int64_t n_bytes) = 0;
   virtual absl::Status Fill(void* device, uint8_t byte, int64_t n_bytes) = 0;
+  // In the stream's order. The same call gives the same bits.
+  virtual absl::Status Gemm(const GemmCall& call) = 0;
   // Until all of the stream is done; then what went wrong in it.
   virtual absl::Status Synchronize() = 0;
   // What a launch returned.

@@ -1,8 +1,9 @@
-// A CUDA card. The only file of the worker that includes the CUDA runtime.
+// A CUDA card. The only file of the worker that includes the CUDA runtime and cuBLAS.
 #include "fmt/format.h"
 #include "gpu_worker/device.h"
 
 #if THERMOCLINE_HAS_CUDA
+#include <cublas_v2.h>
 #include <cuda_runtime.h>
 
 #include <vector>
@@ -45,9 +46,14 @@ class CudaDevice : public Device {
     device->gbps_ = 2.0 * clock_khz * 1e3 * bus_bits / 8 / 1e9;  // two transfers a clock
     RETURN_IF_ERROR(device->Status(
         cudaStreamCreateWithFlags(&device->stream_, cudaStreamNonBlocking), "cudaStreamCreate"));
+    // Here, so that what it takes of the card's memory is not free when the shard is laid out.
+    RETURN_IF_ERROR(device->Status(cublasCreate(&device->cublas_), "cublasCreate"));
+    RETURN_IF_ERROR(
+        device->Status(cublasSetStream(device->cublas_, device->stream_), "cublasSetStream"));
     return device;
   }
   ~CudaDevice() override {
+    if (cublas_ != nullptr) cublasDestroy(cublas_);
     if (stream_ != nullptr) cudaStreamDestroy(stream_);
     for (uint8_t* block : blocks_) cudaFree(block);
   }
@@ -56,16 +62,19 @@ class CudaDevice : public Device {
   std::string description() const override { return fmt::format("{} ({})", name_, card_); }
   const kernels::DeviceOps& ops() const override { return kernels::cuda_ops(); }
   kernels::DeviceStream* stream() override {
+    BeCurrent();
     return reinterpret_cast<kernels::DeviceStream*>(stream_);
   }
   double gbps() const override { return gbps_; }
   absl::StatusOr<DeviceMemory> Memory() const override {
+    BeCurrent();
     size_t free = 0, total = 0;
     RETURN_IF_ERROR(Status(cudaMemGetInfo(&free, &total), "cudaMemGetInfo"));
     return DeviceMemory{static_cast<int64_t>(free), static_cast<int64_t>(total)};
   }
 
   absl::StatusOr<uint8_t*> Allocate(int64_t n_bytes) override {
+    BeCurrent();
     void* block = nullptr;
     const cudaError_t error = cudaMalloc(&block, static_cast<size_t>(n_bytes));
     if (error == cudaErrorMemoryAllocation) {
@@ -80,18 +89,38 @@ class CudaDevice : public Device {
     return blocks_.back();
   }
   absl::Status Upload(void* device, const void* host, int64_t n_bytes) override {
+    BeCurrent();
     return Status(cudaMemcpyAsync(device, host, static_cast<size_t>(n_bytes),
                                   cudaMemcpyHostToDevice, stream_),
                   "cudaMemcpyAsync to the card");
   }
   absl::Status Download(void* host, const void* device, int64_t n_bytes) override {
+    BeCurrent();
     return Status(cudaMemcpyAsync(host, device, static_cast<size_t>(n_bytes),
                                   cudaMemcpyDeviceToHost, stream_),
                   "cudaMemcpyAsync from the card");
   }
   absl::Status Fill(void* device, uint8_t byte, int64_t n_bytes) override {
+    BeCurrent();
     return Status(cudaMemsetAsync(device, byte, static_cast<size_t>(n_bytes), stream_),
                   "cudaMemsetAsync");
+  }
+  // cuBLAS has columns where we have rows, so it is asked for c's transpose, b's times a's.
+  absl::Status Gemm(const GemmCall& call) override {
+    BeCurrent();
+    RETURN_IF_ERROR(Status(
+        cublasSetWorkspace(cublas_, call.workspace, static_cast<size_t>(kGemmWorkspaceBytes)),
+        "cublasSetWorkspace"));
+    const bool has_rows = call.weights == GemmWeights::kRows;
+    const float one = 1.0f, beta = call.adds ? 1.0f : 0.0f;
+    return Status(
+        cublasGemmEx(cublas_, has_rows ? CUBLAS_OP_T : CUBLAS_OP_N, CUBLAS_OP_N,
+                     static_cast<int>(call.n), static_cast<int>(call.n_tokens),
+                     static_cast<int>(call.k), &one, call.b, CUDA_R_16F,
+                     static_cast<int>(has_rows ? call.k : call.n), call.a, CUDA_R_16F,
+                     static_cast<int>(call.a_stride), &beta, call.c, CUDA_R_32F,
+                     static_cast<int>(call.c_stride), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+        "cublasGemmEx");
   }
   absl::Status Synchronize() override {
     return Status(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
@@ -101,7 +130,11 @@ class CudaDevice : public Device {
   }
 
  private:
-  explicit CudaDevice(int32_t number) : name_(fmt::format("cuda:{}", number)) {}
+  explicit CudaDevice(int32_t number) : number_(number), name_(fmt::format("cuda:{}", number)) {}
+
+  // Each thread has a current card, at first cuda:0; launches and allocations are that one's. Where
+  // this fails, so does the call that follows.
+  void BeCurrent() const { cudaSetDevice(number_); }
 
   // Errors of a context stay: after one the worker has to be started again.
   absl::Status Status(cudaError_t error, const char* call) const {
@@ -111,11 +144,27 @@ class CudaDevice : public Device {
                     "nvidia-smi and the kernel's log if it comes again",
                     name_, call, cudaGetErrorName(error), cudaGetErrorString(error)));
   }
+  absl::Status Status(cublasStatus_t error, const char* call) const {
+    if (error == CUBLAS_STATUS_SUCCESS) return absl::OkStatus();
+    const std::string text = fmt::format("{}: {}: {} ({})", name_, call, cublasGetStatusName(error),
+                                         cublasGetStatusString(error));
+    if (error == CUBLAS_STATUS_ALLOC_FAILED || error == CUBLAS_STATUS_NOT_INITIALIZED) {
+      return absl::ResourceExhaustedError(
+          text +
+          "; the card may have too little free memory for cuBLAS: see nvidia-smi for who "
+          "uses it");
+    }
+    return absl::InternalError(text +
+                               "; start the fleet again, and see whether the driver and "
+                               "libcublas are those of one toolkit if it comes again");
+  }
 
+  const int32_t number_;
   const std::string name_;
   std::string card_;
   double gbps_ = 0;
   cudaStream_t stream_ = nullptr;
+  cublasHandle_t cublas_ = nullptr;
   std::vector<uint8_t*> blocks_;
 };
 
