@@ -23,13 +23,11 @@ struct Case {
 };
 
 std::vector<Case> Cases() {
-  return {{"Q8_0", TensorType::kQ8_0},
-          {"Q4_K", TensorType::kQ4_K},
+  return {{"Q4_K", TensorType::kQ4_K},
           {"F16ReluRelu", TensorType::kF16, "relu_relu"},
           {"Q6_KReluRelu", TensorType::kQ6_K, "relu_relu"},
           {"Q4_0Silu", TensorType::kQ4_0, "silu"},
-          {"PowerInferQ4_0", TensorType::kQ4_0, "relu", true},
-          {"PowerInferF16", TensorType::kF16, "relu", true}};
+          {"PowerInferQ8_0", TensorType::kQ8_0, "relu", true}};
 }
 
 class SparseRank : public ::testing::TestWithParam<Case> {

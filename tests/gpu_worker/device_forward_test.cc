@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "tests/testing/expected_model.h"
 #include "tests/testing/mini_fleet.h"
@@ -191,6 +192,32 @@ TEST_F(DeviceShipped, AnyShareOfHotNeuronsInAnyModeGivesTheLogitsOfTheCpu) {
       EXPECT_LT(RelativeDistance(Logits(PlanOf(n_hot, mode), kTokens), expected), kBound)
           << SparsityName(mode) << ", " << n_hot << " hot neurons";
     }
+  }
+}
+
+TEST_F(DeviceShipped, ThePredictorsBiasIsThatOfTheHotNeurons) {
+  OpenPredictor();
+  const auto config = ReadModelConfig(*model_.file);
+  ASSERT_TRUE(config.ok()) << config.status();
+  const auto device = OpenDevice("emulated");
+  ASSERT_TRUE(device.ok()) << device.status();
+  const ShardSpec spec = SpecOfRank(PlanOf(kNeurons / 10, Sparsity::kPredict), 0, &profile_);
+  const auto shard = DeviceShard::Create(model_.file.get(), *config, spec, {}, device->get(),
+                                         predictor_file_.get(), &predictor_);
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  ASSERT_TRUE((*shard)->Load([](int64_t, int64_t) { return true; }).ok());
+  for (size_t i = 0; i < spec.layers.size(); ++i) {
+    const GgufTensor* bias = predictor_.layers[i].bias;
+    ASSERT_NE(bias, nullptr);
+    std::vector<float> all(kNeurons), expected, actual(kNeurons / 10);
+    std::memcpy(all.data(), predictor_file_->TensorBytes(*bias).data(), kNeurons * sizeof(float));
+    for (const Range& range : spec.layers[i].neurons) {
+      expected.insert(expected.end(), all.begin() + range.begin, all.begin() + range.end);
+    }
+    const float* from = (*shard)->layers()[i].predictor.bias;
+    ASSERT_TRUE((*device)->Download(actual.data(), from, kNeurons / 10 * sizeof(float)).ok());
+    ASSERT_TRUE((*device)->Synchronize().ok());
+    EXPECT_EQ(actual, expected) << "layer " << i;
   }
 }
 
