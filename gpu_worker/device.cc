@@ -13,6 +13,10 @@
 namespace thermocline {
 namespace {
 
+struct EmulatedGraph : DeviceGraph {
+  std::shared_ptr<const kernels::simt::Graph> work;
+};
+
 class EmulatedDevice : public Device {
  public:
   ~EmulatedDevice() override {
@@ -42,6 +46,10 @@ class EmulatedDevice : public Device {
     blocks_.push_back(static_cast<uint8_t*>(block));
     return blocks_.back();
   }
+  absl::StatusOr<uint8_t*> AllocateHost(int64_t n_bytes) override { return Allocate(n_bytes); }
+  absl::StatusOr<uint8_t*> Register(void* host, int64_t) override {
+    return static_cast<uint8_t*>(host);
+  }
   absl::Status Upload(void* device, const void* host, int64_t n_bytes) override {
     stream_.copy(device, host, static_cast<size_t>(n_bytes));
     return absl::OkStatus();
@@ -58,6 +66,20 @@ class EmulatedDevice : public Device {
     stream_.call([call] { emulated_gemm(call); });
     return absl::OkStatus();
   }
+  absl::Status BeginCapture() override {
+    stream_.begin_capture();
+    return absl::OkStatus();
+  }
+  absl::StatusOr<std::unique_ptr<DeviceGraph>> EndCapture() override {
+    auto graph = std::make_unique<EmulatedGraph>();
+    graph->work = stream_.end_capture();
+    return graph;
+  }
+  absl::Status Launch(DeviceGraph* graph) override {
+    stream_.launch(static_cast<EmulatedGraph*>(graph)->work);
+    return absl::OkStatus();
+  }
+  absl::StatusOr<bool> IsIdle() override { return stream_.idle(); }
   absl::Status Synchronize() override { return ToStatus(stream_.synchronize()); }
   absl::Status Check(kernels::LaunchError error, const char* op) const override {
     if (error == 0) return absl::OkStatus();

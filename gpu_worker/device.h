@@ -18,6 +18,12 @@ struct DeviceMemory {
   int64_t total_bytes = 0;
 };
 
+// Work that was captured from a stream.
+class DeviceGraph {
+ public:
+  virtual ~DeviceGraph() = default;
+};
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -31,12 +37,24 @@ class Device {
 
   // 256-byte aligned, freed with the device. ResourceExhausted with the numbers.
   virtual absl::StatusOr<uint8_t*> Allocate(int64_t n_bytes) = 0;
+  // Of the host, pinned: captured copies go from and to such memory only. Freed with the device.
+  virtual absl::StatusOr<uint8_t*> AllocateHost(int64_t n_bytes) = 0;
+  // Lets the device read and write the caller's memory, which must outlive the device. Returns its
+  // address there.
+  virtual absl::StatusOr<uint8_t*> Register(void* host, int64_t n_bytes) = 0;
   // In the stream's order; host memory must stay as it is until Synchronize.
   virtual absl::Status Upload(void* device, const void* host, int64_t n_bytes) = 0;
   virtual absl::Status Download(void* host, const void* device, int64_t n_bytes) = 0;
   virtual absl::Status Fill(void* device, uint8_t byte, int64_t n_bytes) = 0;
   // In the stream's order. The same call gives the same bits.
   virtual absl::Status Gemm(const GemmCall& call) = 0;
+  // Between the two, what goes into the stream is kept instead of done, with its arguments.
+  virtual absl::Status BeginCapture() = 0;
+  virtual absl::StatusOr<std::unique_ptr<DeviceGraph>> EndCapture() = 0;
+  // Does it once more, in the stream's order. The graph must outlive the work.
+  virtual absl::Status Launch(DeviceGraph* graph) = 0;
+  // Whether all of the stream is done, or what went wrong in it.
+  virtual absl::StatusOr<bool> IsIdle() = 0;
   // Until all of the stream is done; then what went wrong in it.
   virtual absl::Status Synchronize() = 0;
   // What a launch returned.

@@ -16,6 +16,11 @@ namespace thermocline {
 #if THERMOCLINE_HAS_CUDA
 namespace {
 
+struct CudaGraph : DeviceGraph {
+  ~CudaGraph() override { cudaGraphExecDestroy(graph); }
+  cudaGraphExec_t graph = nullptr;
+};
+
 class CudaDevice : public Device {
  public:
   static absl::StatusOr<std::unique_ptr<Device>> Open(int32_t number) {
@@ -56,6 +61,8 @@ class CudaDevice : public Device {
     if (cublas_ != nullptr) cublasDestroy(cublas_);
     if (stream_ != nullptr) cudaStreamDestroy(stream_);
     for (uint8_t* block : blocks_) cudaFree(block);
+    for (uint8_t* block : host_blocks_) cudaFreeHost(block);
+    for (void* memory : registered_) cudaHostUnregister(memory);
   }
 
   const std::string& name() const override { return name_; }
@@ -87,6 +94,23 @@ class CudaDevice : public Device {
     RETURN_IF_ERROR(Status(error, "cudaMalloc"));
     blocks_.push_back(static_cast<uint8_t*>(block));
     return blocks_.back();
+  }
+  absl::StatusOr<uint8_t*> AllocateHost(int64_t n_bytes) override {
+    void* block = nullptr;
+    RETURN_IF_ERROR(
+        Status(cudaHostAlloc(&block, static_cast<size_t>(n_bytes), cudaHostAllocDefault),
+               "cudaHostAlloc"));
+    host_blocks_.push_back(static_cast<uint8_t*>(block));
+    return host_blocks_.back();
+  }
+  absl::StatusOr<uint8_t*> Register(void* host, int64_t n_bytes) override {
+    RETURN_IF_ERROR(
+        Status(cudaHostRegister(host, static_cast<size_t>(n_bytes), cudaHostRegisterMapped),
+               "cudaHostRegister"));
+    registered_.push_back(host);
+    void* device = nullptr;
+    RETURN_IF_ERROR(Status(cudaHostGetDevicePointer(&device, host, 0), "cudaHostGetDevicePointer"));
+    return static_cast<uint8_t*>(device);
   }
   absl::Status Upload(void* device, const void* host, int64_t n_bytes) override {
     BeCurrent();
@@ -121,6 +145,32 @@ class CudaDevice : public Device {
                      static_cast<int>(call.a_stride), &beta, call.c, CUDA_R_32F,
                      static_cast<int>(call.c_stride), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
         "cublasGemmEx");
+  }
+  absl::Status BeginCapture() override {
+    return Status(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal),
+                  "cudaStreamBeginCapture");
+  }
+  absl::StatusOr<std::unique_ptr<DeviceGraph>> EndCapture() override {
+    cudaGraph_t captured = nullptr;
+    RETURN_IF_ERROR(Status(cudaStreamEndCapture(stream_, &captured), "cudaStreamEndCapture"));
+    auto graph = std::make_unique<CudaGraph>();
+    const cudaError_t error = cudaGraphInstantiate(&graph->graph, captured, 0);
+    cudaGraphDestroy(captured);
+    RETURN_IF_ERROR(Status(error, "cudaGraphInstantiate"));
+    return graph;
+  }
+  absl::Status Launch(DeviceGraph* graph) override {
+    return Status(cudaGraphLaunch(static_cast<CudaGraph*>(graph)->graph, stream_),
+                  "cudaGraphLaunch");
+  }
+  absl::StatusOr<bool> IsIdle() override {
+    const cudaError_t error = cudaStreamQuery(stream_);
+    if (error == cudaErrorNotReady) {
+      cudaGetLastError();  // it is none, and does not stay
+      return false;
+    }
+    RETURN_IF_ERROR(Status(error, "cudaStreamQuery"));
+    return true;
   }
   absl::Status Synchronize() override {
     return Status(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
@@ -165,7 +215,8 @@ class CudaDevice : public Device {
   double gbps_ = 0;
   cudaStream_t stream_ = nullptr;
   cublasHandle_t cublas_ = nullptr;
-  std::vector<uint8_t*> blocks_;
+  std::vector<uint8_t*> blocks_, host_blocks_;
+  std::vector<void*> registered_;
 };
 
 }  // namespace

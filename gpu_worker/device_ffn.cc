@@ -82,29 +82,43 @@ int64_t DeviceFfn::WorkspaceBytes(const Sizes& sizes) {
   return Place(sizes, nullptr, &unused);
 }
 
+int64_t DeviceFfn::PlaceStaged(const Sizes& sizes, uint8_t* base, Staged* staged) {
+  Carver carver(base);
+  carver.Take(sizes.max_tokens, &staged->classes);
+  carver.Take(sizes.n_layers, &staged->counts);
+  return carver.n_bytes();
+}
+
+int64_t DeviceFfn::HostBytes(const Sizes& sizes) {
+  Staged unused;
+  return PlaceStaged(sizes, nullptr, &unused);
+}
+
 DeviceFfn::DeviceFfn(const DeviceShard* shard, Device* device, const Sizes& sizes,
-                     uint8_t* workspace)
+                     uint8_t* workspace, uint8_t* host)
     : shard_(shard),
       device_(device),
       ops_(device->ops()),
       sizes_(sizes),
       neuron_stride_(RoundUp(sizes.max_neurons, 4)),
       rank_stride_(RoundUp(sizes.max_rank, 32)),
-      classes_(sizes.max_tokens),
-      step_counts_(sizes.n_layers),
       counts_(sizes.n_layers) {
   Place(sizes, workspace, &buffers_);
+  PlaceStaged(sizes, host, &staged_);
 }
 
-absl::Status DeviceFfn::BeginStep(const std::vector<StepToken>& tokens) {
+void DeviceFfn::Stage(const std::vector<StepToken>& tokens) {
   n_tokens_ = static_cast<int64_t>(tokens.size());
-  std::transform(tokens.begin(), tokens.end(), classes_.begin(),
+  std::transform(tokens.begin(), tokens.end(), staged_.classes,
                  [](const StepToken& token) { return static_cast<uint8_t>(token.mode); });
-  const auto end = classes_.begin() + n_tokens_;
-  const bool are_as_planned = std::all_of(classes_.begin(), end, [](uint8_t c) { return c == 0; });
+  const bool are_as_planned =
+      std::all_of(staged_.classes, staged_.classes + n_tokens_, [](uint8_t c) { return c == 0; });
   step_classes_ = are_as_planned ? nullptr : buffers_.classes;
-  if (!are_as_planned) {
-    RETURN_IF_ERROR(device_->Upload(buffers_.classes, classes_.data(), n_tokens_));
+}
+
+absl::Status DeviceFfn::BeginStep() {
+  if (!is_as_planned()) {
+    RETURN_IF_ERROR(device_->Upload(buffers_.classes, staged_.classes, n_tokens_));
   }
   return device_->Fill(buffers_.counts, 0,
                        sizes_.n_layers * static_cast<int64_t>(sizeof(DeviceCounts)));
@@ -209,7 +223,7 @@ absl::Status DeviceFfn::Down(const DeviceLayer& layer, float* out) {
 }
 
 absl::Status DeviceFfn::EndStep() {
-  return device_->Download(step_counts_.data(), buffers_.counts,
+  return device_->Download(staged_.counts, buffers_.counts,
                            sizes_.n_layers * static_cast<int64_t>(sizeof(DeviceCounts)));
 }
 
@@ -217,7 +231,7 @@ void DeviceFfn::CollectCounts() {
   for (int64_t i = 0; i < sizes_.n_layers; ++i) {
     const DeviceLayer& layer = shard_->layers()[i];
     if (layer.mode == Sparsity::kOff || layer.n_neurons == 0) continue;
-    const DeviceCounts& step = step_counts_[i];
+    const DeviceCounts& step = staged_.counts[i];
     const bool predicts = layer.mode == Sparsity::kPredict;
     const auto n_neurons = static_cast<uint64_t>(layer.n_neurons);
     const auto n_all = n_neurons * static_cast<uint64_t>(n_tokens_);

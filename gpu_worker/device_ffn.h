@@ -33,8 +33,11 @@ class DeviceFfn {
                        int64_t max_tokens);
   static Sizes SizesOf(const DeviceShard& shard, int64_t max_tokens);
   static int64_t WorkspaceBytes(const Sizes& sizes);
-  // All must outlive the object; workspace: of WorkspaceBytes, 256-byte aligned.
-  DeviceFfn(const DeviceShard* shard, Device* device, const Sizes& sizes, uint8_t* workspace);
+  static int64_t HostBytes(const Sizes& sizes);
+  // All must outlive the object; workspace: of WorkspaceBytes, on the device; host: of HostBytes,
+  // pinned; 256-byte aligned.
+  DeviceFfn(const DeviceShard* shard, Device* device, const Sizes& sizes, uint8_t* workspace,
+            uint8_t* host);
 
   // A layer's input, on the device.
   struct Input {
@@ -42,10 +45,14 @@ class DeviceFfn {
     const float* normed;    // [n_tokens, d_model]
     kernels::DeviceRows q;  // the same in int8
   };
-  absl::Status BeginStep(const std::vector<StepToken>& tokens);
+  // Puts what a step says where BeginStep takes it from.
+  void Stage(const std::vector<StepToken>& tokens);
+  bool is_as_planned() const { return step_classes_ == nullptr; }  // all staged tokens
+  absl::Status BeginStep();
   // Into out [n_tokens, d_model], this rank's partial sum.
   absl::Status Run(int64_t layer, const Input& input, float* out);
-  // Asks for what the step counted; after a Synchronize, CollectCounts adds it to counts().
+  // Asks for what the step counted; when the device has done all, CollectCounts adds it to
+  // counts().
   absl::Status EndStep();
   void CollectCounts();
   // [n_layers]; zeros in layers that leave nothing out. A row that several tokens need is one of
@@ -70,7 +77,12 @@ class DeviceFfn {
     DeviceCounts* counts;            // [n_layers], of the step
     uint8_t* down;                   // add_neurons' workspace
   };
+  struct Staged {
+    uint8_t* classes;      // [max_tokens]
+    DeviceCounts* counts;  // [n_layers], as the device sends them
+  };
   static int64_t Place(const Sizes& sizes, uint8_t* base, Buffers* buffers);
+  static int64_t PlaceStaged(const Sizes& sizes, uint8_t* base, Staged* staged);
 
   // Both put their choice into rows, n_rows and mask.
   absl::Status Choose(const DeviceLayer& layer, const Input& input, DeviceCounts* counts);
@@ -87,11 +99,10 @@ class DeviceFfn {
   const Sizes sizes_;
   const int64_t neuron_stride_, rank_stride_;
   Buffers buffers_;
+  Staged staged_;
   // Of the step being run.
   int64_t n_tokens_ = 0;
-  std::vector<uint8_t> classes_;           // what the device is sent
-  const uint8_t* step_classes_ = nullptr;  // there, or null: all tokens are as planned
-  std::vector<DeviceCounts> step_counts_;  // [n_layers], what it sends
+  const uint8_t* step_classes_ = nullptr;  // on the device, or null: all tokens are as planned
   std::vector<FfnCounts> counts_;          // [n_layers]
 };
 

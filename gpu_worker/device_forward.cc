@@ -1,97 +1,40 @@
-// The step of a GPU rank: launches, copies, exchanges.
+// Serving, and steps by the plain way.
 #include "gpu_worker/device_forward.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
+#include <chrono>
+#include <thread>
 
-#include "common/model/rope.h"
-#include "common/util/check.h"
 #include "common/util/status_macros.h"
-#include "common/worker/check_step.h"
-#include "gpu_worker/carver.h"
+#include "fmt/format.h"
 
 namespace thermocline {
 namespace {
 
-int64_t RoundUp(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::microseconds kNap(20), kMaxNap(1000);  // between two looks at the device
+constexpr std::chrono::milliseconds kBeat(100);
+// What lies between two exchanges takes a card milliseconds, and the emulated device, with a long
+// prompt, seconds.
+constexpr std::chrono::seconds kDeviceDeadline(120);
 
 }  // namespace
 
-DeviceForward::Sizes DeviceForward::SizesOf(const ModelConfig& config, const ShardSpec& spec,
-                                            const Options& options, const DeviceFfn::Sizes& ffn) {
-  Sizes sizes;
-  for (const ShardSpec::Layer& layer : spec.layers) {
-    const int64_t kv_width = layer.kv_heads.size() * config.d_head;
-    sizes.kv_width = std::max(sizes.kv_width, kv_width);
-  }
-  sizes.q_width = sizes.kv_width * config.group_size();
-  sizes.vocab = spec.vocab.size();
-  sizes.attend_bytes =
-      kernels::attend_bytes(options.max_tokens, static_cast<int32_t>(sizes.q_width / config.d_head),
-                            static_cast<int32_t>(config.d_head), options.n_ctx - 1);
-  sizes.ffn_bytes = DeviceFfn::WorkspaceBytes(ffn);
-  return sizes;
-}
-
-int64_t DeviceForward::Place(const ModelConfig& config, const Sizes& sizes, const Options& options,
-                             uint8_t* base, Buffers* buffers) {
-  Carver carver(base);
-  const int64_t n = options.max_tokens, d_model = config.d_model;
-  const int64_t width = RoundUp(std::max(d_model, sizes.q_width), 32);
-  carver.Take(n * d_model, &buffers->h);
-  carver.Take(n * d_model, &buffers->normed);
-  carver.Take(n * width, &buffers->input.q);
-  carver.Take(n * width / 32, &buffers->input.scale);
-  carver.Take(n * width / 32, &buffers->input.sum);
-  carver.Take(n, &buffers->tokens);
-  carver.Take(n * config.n_rot / 2, &buffers->cos);
-  carver.Take(n * config.n_rot / 2, &buffers->sin);
-  carver.Take(n * sizes.q_width, &buffers->q);
-  carver.Take(n * sizes.kv_width, &buffers->k);
-  carver.Take(n * sizes.kv_width, &buffers->v);
-  carver.Take(n * sizes.q_width, &buffers->attention);
-  carver.Take(n * d_model, &buffers->partial);
-  carver.Take(options.max_logit_rows * sizes.vocab, &buffers->logits);
-  carver.Take(sizes.attend_bytes, &buffers->attend);
-  carver.Take(sizes.ffn_bytes, &buffers->ffn);
-  return carver.n_bytes();
-}
-
-int64_t DeviceForward::WorkspaceBytes(const ModelConfig& config, const ShardSpec& spec,
-                                      const Options& options, const Predictor* predictor) {
-  Buffers unused;
-  const DeviceFfn::Sizes ffn = DeviceFfn::SizesOf(config, spec, predictor, options.max_tokens);
-  return Place(config, SizesOf(config, spec, options, ffn), options, nullptr, &unused);
-}
-
-DeviceForward::Buffers DeviceForward::PlaceInWorkspace() const {
-  Buffers buffers;
-  const int64_t n_bytes = Place(config_, sizes_, options_, shard_->workspace(), &buffers);
-  THERMOCLINE_CHECK(n_bytes <= shard_->workspace_bytes());
-  return buffers;
-}
-
-DeviceForward::DeviceForward(DeviceShard* shard, Device* device, const Options& options)
-    : shard_(shard),
-      device_(device),
-      ops_(device->ops()),
-      options_(options),
-      config_(shard->config()),
-      ffn_sizes_(DeviceFfn::SizesOf(*shard, options.max_tokens)),
-      sizes_(SizesOf(shard->config(), shard->spec(), options, ffn_sizes_)),
-      buffers_(PlaceInWorkspace()),
-      ffn_(shard, device, ffn_sizes_, buffers_.ffn),
-      frequencies_(RopeFrequencies(shard->config(), shard->rope_factors())) {
-  const int64_t n_pairs = config_.n_rot / 2;
-  places_.resize(options.max_tokens);
-  cos_.resize(options.max_tokens * n_pairs);
-  sin_.resize(options.max_tokens * n_pairs);
-  h_.resize(options.max_tokens * config_.d_model);
-  totals_.ffn.resize(config_.n_layers);
+absl::StatusOr<std::unique_ptr<DeviceForward>> DeviceForward::Create(const DeviceShard* shard,
+                                                                     Device* device,
+                                                                     const Options& options) {
+  ASSIGN_OR_RETURN(std::unique_ptr<DeviceLayers> layers,
+                   DeviceLayers::Create(shard, device, options));
+  std::unique_ptr<DeviceForward> forward(new DeviceForward(std::move(layers), device));
+  forward->totals_.ffn.resize(shard->config().n_layers);
+  return forward;
 }
 
 absl::Status DeviceForward::Serve(Exchange& exchange) {
+  if (exchange.device_access() != nullptr) {
+    ASSIGN_OR_RETURN(decode_, DeviceDecode::Create(layers_.get(), device_, &exchange));
+  }
   for (;;) {
     const absl::StatusOr<Step> step = exchange.NextStep();
     if (absl::IsCancelled(step.status())) return absl::OkStatus();
@@ -103,148 +46,75 @@ absl::Status DeviceForward::Serve(Exchange& exchange) {
 }
 
 absl::Status DeviceForward::RunStep(const Step& step, Exchange& exchange) {
-  RETURN_IF_ERROR(LoadInputs(step));
-  for (int64_t i = 0; i < config_.n_layers; ++i) {
-    const DeviceLayer& layer = shard_->layers()[i];
-    if (layer.n_kv_heads > 0) RETURN_IF_ERROR(Attention(layer));
-    RETURN_IF_ERROR(Combine(layer.n_kv_heads > 0, exchange));
-    if (layer.n_neurons > 0) RETURN_IF_ERROR(Ffn(i));
-    RETURN_IF_ERROR(Combine(layer.n_neurons > 0, exchange));
-  }
-  RETURN_IF_ERROR(Output(step, exchange));
+  RETURN_IF_ERROR(layers_->Stage(step));
+  const bool decodes = decode_ != nullptr && step.n_tokens() == 1;
+  RETURN_IF_ERROR(decodes ? decode_->Run(step) : RunPlain(step, exchange));
+  CountStep();
   return exchange.FinishStep();
 }
 
-absl::Status DeviceForward::LoadInputs(const Step& step) {
-  tokens_.assign(step.tokens.begin(), step.tokens.end());
-  RETURN_IF_ERROR(
-      CheckStep(step, tokens_,
-                {options_.max_tokens, options_.max_logit_rows, options_.n_slots, options_.n_ctx}));
-  n_tokens_ = step.n_tokens();
-  max_position_ = 0;
-  const int64_t n_pairs = config_.n_rot / 2, d_model = config_.d_model;
-  for (int64_t t = 0; t < n_tokens_; ++t) {
-    places_[t] = {tokens_[t].slot, tokens_[t].position};
-    max_position_ = std::max<int64_t>(max_position_, tokens_[t].position);
-    RopeAngles(frequencies_, tokens_[t].position, cos_.data() + t * n_pairs,
-               sin_.data() + t * n_pairs);
+absl::Status DeviceForward::RunPlain(const Step& step, Exchange& exchange) {
+  RETURN_IF_ERROR(layers_->Upload());
+  for (int64_t i = 0; i < layers_->config().n_layers; ++i) {
+    if (layers_->has_attention(i)) {
+      RETURN_IF_ERROR(layers_->Attention(i, layers_->max_position()));
+    }
+    RETURN_IF_ERROR(Combine(layers_->has_attention(i), step.n_tokens(), exchange));
+    if (layers_->has_neurons(i)) RETURN_IF_ERROR(layers_->Ffn(i));
+    RETURN_IF_ERROR(Combine(layers_->has_neurons(i), step.n_tokens(), exchange));
   }
-  std::memcpy(h_.data(), step.x, n_tokens_ * d_model * sizeof(float));
-  const auto upload = [this](void* to, const auto* from, int64_t n) {
-    return device_->Upload(to, from, n * static_cast<int64_t>(sizeof(*from)));
-  };
-  RETURN_IF_ERROR(ffn_.BeginStep(tokens_));
-  RETURN_IF_ERROR(upload(buffers_.tokens, places_.data(), n_tokens_));
-  RETURN_IF_ERROR(upload(buffers_.cos, cos_.data(), n_tokens_ * n_pairs));
-  RETURN_IF_ERROR(upload(buffers_.sin, sin_.data(), n_tokens_ * n_pairs));
-  return upload(buffers_.h, h_.data(), n_tokens_ * d_model);
+  RETURN_IF_ERROR(
+      layers_->Logits(step.n_logit_rows, [&](int32_t row) { return exchange.Logits(row); }));
+  RETURN_IF_ERROR(layers_->EndStep());
+  return Await(exchange);
 }
 
-absl::Status DeviceForward::Norm(int64_t first_token, int64_t n_tokens, const float* weight,
-                                 int64_t to) {
-  const int64_t d_model = config_.d_model;
-  kernels::DeviceRows quantized = buffers_.input;
-  quantized.stride = d_model;
-  quantized.q += to * d_model;
-  quantized.scale += to * d_model / 32;
-  quantized.sum += to * d_model / 32;
-  return device_->Check(
-      ops_.rms_norm(device_->stream(), buffers_.h + first_token * d_model, weight, n_tokens,
-                    d_model, config_.norm_eps, buffers_.normed + to * d_model, quantized),
-      "rms_norm");
-}
-
-// x [n_tokens, width] in f32, and quantized in buffers_.input.
-absl::Status DeviceForward::Product(const kernels::DeviceMatrix& weights, const float* x,
-                                    int64_t width, int64_t n_tokens, float* out,
-                                    int64_t out_stride) {
-  kernels::DeviceRows rows = buffers_.input;
-  rows.stride = width;
-  return device_->Check(
-      ops_.matmul(device_->stream(), weights, {}, rows, x, width, n_tokens, out, out_stride),
-      "matmul");
-}
-
-absl::Status DeviceForward::Attention(const DeviceLayer& layer) {
-  const int64_t kv_width = layer.n_kv_heads * config_.d_head;
-  const int64_t q_width = kv_width * config_.group_size();
-  const auto n_heads = static_cast<int32_t>(layer.n_kv_heads * config_.group_size());
-  const int64_t d_model = config_.d_model;
-  kernels::DeviceStream* stream = device_->stream();
-  RETURN_IF_ERROR(Norm(0, n_tokens_, layer.attention_norm));
-  const float* x = buffers_.normed;
-  RETURN_IF_ERROR(Product(layer.q, x, d_model, n_tokens_, buffers_.q, q_width));
-  RETURN_IF_ERROR(Product(layer.k, x, d_model, n_tokens_, buffers_.k, kv_width));
-  RETURN_IF_ERROR(Product(layer.v, x, d_model, n_tokens_, buffers_.v, kv_width));
-  RETURN_IF_ERROR(device_->Check(
-      ops_.rope_store(stream, buffers_.q, buffers_.k, buffers_.v, buffers_.cos, buffers_.sin,
-                      config_.n_rot, buffers_.tokens, n_tokens_, n_heads, layer.kv),
-      "rope_store"));
-  const float scale = 1.0f / std::sqrt(static_cast<float>(config_.d_head));
-  RETURN_IF_ERROR(device_->Check(
-      ops_.attend(stream, buffers_.q, buffers_.tokens, n_tokens_, n_heads, layer.kv, scale,
-                  /*window=*/0, max_position_, buffers_.attention, buffers_.attend),
-      "attend"));
-  kernels::DeviceRows quantized = buffers_.input;
-  quantized.stride = q_width;
-  RETURN_IF_ERROR(device_->Check(
-      ops_.quantize(stream, buffers_.attention, q_width, n_tokens_, q_width, quantized),
-      "quantize"));
-  return Product(layer.o, buffers_.attention, q_width, n_tokens_, buffers_.partial, d_model);
-}
-
-absl::Status DeviceForward::Ffn(int64_t index) {
-  RETURN_IF_ERROR(Norm(0, n_tokens_, shard_->layers()[index].ffn_norm));
-  kernels::DeviceRows input = buffers_.input;
-  input.stride = config_.d_model;
-  return ffn_.Run(index, {buffers_.h, buffers_.normed, input}, buffers_.partial);
-}
-
-absl::Status DeviceForward::Combine(bool has_partial, Exchange& exchange) {
-  const int64_t n = n_tokens_ * config_.d_model;
+absl::Status DeviceForward::Combine(bool has_partial, int64_t n_tokens, Exchange& exchange) {
+  const int64_t n = n_tokens * layers_->config().d_model;
   const int64_t n_bytes = n * static_cast<int64_t>(sizeof(float));
   if (has_partial) {
-    RETURN_IF_ERROR(device_->Download(exchange.Partial(), buffers_.partial, n_bytes));
+    RETURN_IF_ERROR(device_->Download(exchange.Partial(), layers_->partial(), n_bytes));
   } else {
     exchange.NoPartial();
   }
-  // Also before h_ is written: what was sent of it has arrived.
-  RETURN_IF_ERROR(device_->Synchronize());
+  // Also before h is written: what was sent of it has arrived.
+  RETURN_IF_ERROR(Await(exchange));
   RETURN_IF_ERROR(exchange.Arrive());
+  float* h = layers_->staged_h();
   if (exchange.sliced()) {
-    exchange.AddSlice(h_.data(), exchange.slice_begin(), exchange.slice_end());
+    exchange.AddSlice(h, exchange.slice_begin(), exchange.slice_end());
     RETURN_IF_ERROR(exchange.ArriveSlices());
   }
-  exchange.Collect(h_.data(), 0, n);
-  return device_->Upload(buffers_.h, h_.data(), n_bytes);
+  exchange.Collect(h, 0, n);
+  return device_->Upload(layers_->h(), h, n_bytes);
 }
 
-absl::Status DeviceForward::Output(const Step& step, Exchange& exchange) {
-  const int64_t d_model = config_.d_model, n_rows = step.n_logit_rows, vocab = sizes_.vocab;
-  if (n_rows > 0 && vocab > 0) {
-    // Tokens side by side whose rows are, too, are normed at once: all, or the last one, as a rule.
-    for (int64_t begin = 0, end; begin < n_tokens_; begin = end) {
-      const int32_t row = tokens_[begin].logit_row;
-      end = begin + 1;
-      if (row < 0) continue;
-      while (end < n_tokens_ && tokens_[end].logit_row == row + end - begin) ++end;
-      RETURN_IF_ERROR(Norm(begin, end - begin, shard_->output_norm(), row));
+absl::Status DeviceForward::Await(Exchange& exchange) {
+  const Clock::time_point start = Clock::now();
+  Clock::time_point next_beat = start + kBeat;
+  for (std::chrono::microseconds nap = kNap;; nap = std::min(nap * 2, kMaxNap)) {
+    ASSIGN_OR_RETURN(const bool is_idle, device_->IsIdle());
+    if (is_idle) return device_->Synchronize();
+    const Clock::time_point now = Clock::now();
+    if (now - start > kDeviceDeadline) {
+      return absl::DeadlineExceededError(
+          fmt::format("{} has not done what it was given for {} s; see nvidia-smi, and lower "
+                      "--batch-size if it is only slow",
+                      device_->name(), kDeviceDeadline.count()));
     }
-    RETURN_IF_ERROR(
-        Product(shard_->output(), buffers_.normed, d_model, n_rows, buffers_.logits, vocab));
-    for (int64_t row = 0; row < n_rows; ++row) {
-      RETURN_IF_ERROR(device_->Download(exchange.Logits(static_cast<int32_t>(row)),
-                                        buffers_.logits + row * vocab,
-                                        vocab * static_cast<int64_t>(sizeof(float))));
+    if (now > next_beat) {
+      exchange.Working();
+      next_beat = now + kBeat;
     }
+    std::this_thread::sleep_for(nap);
   }
-  RETURN_IF_ERROR(ffn_.EndStep());
-  RETURN_IF_ERROR(device_->Synchronize());
-  ffn_.CollectCounts();
+}
+
+void DeviceForward::CountStep() {
+  layers_->CollectCounts();
   std::lock_guard<std::mutex> lock(totals_mutex_);  // before the coordinator goes on: it may ask
   ++totals_.steps;
-  totals_.ffn = ffn_.counts();
-  return absl::OkStatus();
+  totals_.ffn = layers_->counts();
 }
 
 DeviceForward::Totals DeviceForward::totals() const {

@@ -41,7 +41,7 @@ absl::StatusOr<worker::v1::ConfigureResponse> GpuWorker::SetUp(
   forward_options_ = {model.exchange_shape.max_tokens, model.exchange_shape.max_logit_rows,
                       request.n_slots(), request.n_ctx()};
   const int64_t workspace =
-      DeviceForward::WorkspaceBytes(model.config, model.spec, forward_options_, &model.predictor);
+      DeviceLayers::WorkspaceBytes(model.config, model.spec, forward_options_, &model.predictor);
   const DeviceShard::Options options = {.n_slots = request.n_slots(),
                                         .n_ctx = request.n_ctx(),
                                         .workspace_bytes = workspace,
@@ -59,7 +59,7 @@ absl::StatusOr<worker::v1::ConfigureResponse> GpuWorker::SetUp(
 
 absl::Status GpuWorker::Load(const std::function<bool(int64_t, int64_t)>& on_progress) {
   RETURN_IF_ERROR(shard_->Load(on_progress));
-  forward_ = std::make_unique<DeviceForward>(shard_.get(), device_.get(), forward_options_);
+  ASSIGN_OR_RETURN(forward_, DeviceForward::Create(shard_.get(), device_.get(), forward_options_));
   return absl::OkStatus();
 }
 

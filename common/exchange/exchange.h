@@ -50,7 +50,7 @@ class DeviceAccess {
   virtual uint32_t arrivals() const = 0;
   // Often, while the device works: who sleeps until this rank arrives is woken by nobody else.
   virtual void WakeWaiters() = 0;
-  virtual bool is_stopped() = 0;  // nothing more will come of the step
+  virtual bool spins() const = 0;  // whether the host has a core to wait with
   // The device has arrived in all exchanges of the step, before Logits and FinishStep. An error
   // when the fleet was given up meanwhile.
   virtual absl::Status SkipExchanges() = 0;

@@ -196,11 +196,11 @@ void ShmExchange::WakeWaiters() {
   if (mine.sleepers.load() != 0) WakeAll(mine);
 }
 
-bool ShmExchange::is_stopped() { return segment_->header().abort.value.load() != 0; }
+bool ShmExchange::spins() const { return segment_->header().spin_us > 0; }
 
 absl::Status ShmExchange::SkipExchanges() {
   THERMOCLINE_CHECK(n_tokens_ == 1 && exchange_ == 0);
-  if (is_stopped()) return segment_->StopStatus();
+  if (segment_->header().abort.value.load() != 0) return segment_->StopStatus();
   WakeWaiters();
   exchange_ = segment_->shape().ExchangesPerStep();
   arrivals_ += exchange_;

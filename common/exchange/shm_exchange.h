@@ -32,7 +32,7 @@ class ShmExchange : public Exchange, public DeviceAccess {
   ExchangeMemory layout() override;
   uint32_t arrivals() const override { return arrivals_; }
   void WakeWaiters() override;
-  bool is_stopped() override;
+  bool spins() const override;
   absl::Status SkipExchanges() override;
 
  private:

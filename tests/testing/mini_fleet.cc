@@ -103,12 +103,12 @@ absl::Status MiniFleet::MakeGpuRank(const ShardSpec& spec, Rank* rank) {
       rank->device_shard,
       DeviceShard::Create(
           file_, config_, spec,
-          {1, options.n_ctx, DeviceForward::WorkspaceBytes(config_, spec, options, &predictor_), 0,
+          {1, options.n_ctx, DeviceLayers::WorkspaceBytes(config_, spec, options, &predictor_), 0,
            options_.device_kv_type},
           rank->device.get(), options_.predictor_file, &predictor_));
   RETURN_IF_ERROR(rank->device_shard->Load([](int64_t, int64_t) { return true; }));
-  rank->device_forward =
-      std::make_unique<DeviceForward>(rank->device_shard.get(), rank->device.get(), options);
+  ASSIGN_OR_RETURN(rank->device_forward,
+                   DeviceForward::Create(rank->device_shard.get(), rank->device.get(), options));
   return absl::OkStatus();
 }
 

@@ -1,0 +1,230 @@
+// Buffers, the step's inputs, and launches.
+#include "gpu_worker/device_layers.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "common/model/rope.h"
+#include "common/util/check.h"
+#include "common/util/status_macros.h"
+#include "common/worker/check_step.h"
+#include "gpu_worker/carver.h"
+
+namespace thermocline {
+namespace {
+
+int64_t RoundUp(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+}  // namespace
+
+DeviceLayers::Sizes DeviceLayers::SizesOf(const ModelConfig& config, const ShardSpec& spec,
+                                          const Options& options, const DeviceFfn::Sizes& ffn) {
+  Sizes sizes;
+  for (const ShardSpec::Layer& layer : spec.layers) {
+    const int64_t kv_width = layer.kv_heads.size() * config.d_head;
+    sizes.kv_width = std::max(sizes.kv_width, kv_width);
+  }
+  sizes.q_width = sizes.kv_width * config.group_size();
+  sizes.vocab = spec.vocab.size();
+  sizes.attend_bytes =
+      kernels::attend_bytes(options.max_tokens, static_cast<int32_t>(sizes.q_width / config.d_head),
+                            static_cast<int32_t>(config.d_head), options.n_ctx - 1);
+  sizes.ffn_bytes = DeviceFfn::WorkspaceBytes(ffn);
+  return sizes;
+}
+
+int64_t DeviceLayers::Place(const ModelConfig& config, const Sizes& sizes, const Options& options,
+                            uint8_t* base, Buffers* buffers) {
+  Carver carver(base);
+  const int64_t n = options.max_tokens, d_model = config.d_model;
+  const int64_t width = RoundUp(std::max(d_model, sizes.q_width), 32);
+  carver.Take(n * d_model, &buffers->h);
+  carver.Take(n * d_model, &buffers->normed);
+  carver.Take(n * width, &buffers->input.q);
+  carver.Take(n * width / 32, &buffers->input.scale);
+  carver.Take(n * width / 32, &buffers->input.sum);
+  carver.Take(n, &buffers->tokens);
+  carver.Take(n * config.n_rot / 2, &buffers->cos);
+  carver.Take(n * config.n_rot / 2, &buffers->sin);
+  carver.Take(n * sizes.q_width, &buffers->q);
+  carver.Take(n * sizes.kv_width, &buffers->k);
+  carver.Take(n * sizes.kv_width, &buffers->v);
+  carver.Take(n * sizes.q_width, &buffers->attention);
+  carver.Take(n * d_model, &buffers->partial);
+  carver.Take(options.max_logit_rows * sizes.vocab, &buffers->logits);
+  carver.Take(sizes.attend_bytes, &buffers->attend);
+  carver.Take(sizes.ffn_bytes, &buffers->ffn);
+  return carver.n_bytes();
+}
+
+int64_t DeviceLayers::WorkspaceBytes(const ModelConfig& config, const ShardSpec& spec,
+                                     const Options& options, const Predictor* predictor) {
+  Buffers unused;
+  const DeviceFfn::Sizes ffn = DeviceFfn::SizesOf(config, spec, predictor, options.max_tokens);
+  return Place(config, SizesOf(config, spec, options, ffn), options, nullptr, &unused);
+}
+
+DeviceLayers::Buffers DeviceLayers::PlaceInWorkspace() const {
+  Buffers buffers;
+  const int64_t n_bytes = Place(config_, sizes_, options_, shard_->workspace(), &buffers);
+  THERMOCLINE_CHECK(n_bytes <= shard_->workspace_bytes());
+  return buffers;
+}
+
+int64_t DeviceLayers::PlaceStaged(const ModelConfig& config, const Options& options,
+                                  const DeviceFfn::Sizes& ffn, uint8_t* base, Staged* staged) {
+  Carver carver(base);
+  const int64_t n = options.max_tokens;
+  carver.Take(n * config.d_model, &staged->x);
+  carver.Take(n, &staged->tokens);
+  carver.Take(n * config.n_rot / 2, &staged->cos);
+  carver.Take(n * config.n_rot / 2, &staged->sin);
+  carver.Take(DeviceFfn::HostBytes(ffn), &staged->ffn);
+  return carver.n_bytes();
+}
+
+DeviceLayers::Staged DeviceLayers::PlaceOnHost(uint8_t* host) const {
+  Staged staged;
+  PlaceStaged(config_, options_, ffn_sizes_, host, &staged);
+  return staged;
+}
+
+absl::StatusOr<std::unique_ptr<DeviceLayers>> DeviceLayers::Create(const DeviceShard* shard,
+                                                                   Device* device,
+                                                                   const Options& options) {
+  Staged unused;
+  const DeviceFfn::Sizes ffn = DeviceFfn::SizesOf(*shard, options.max_tokens);
+  ASSIGN_OR_RETURN(uint8_t * host, device->AllocateHost(PlaceStaged(shard->config(), options, ffn,
+                                                                    nullptr, &unused)));
+  return std::unique_ptr<DeviceLayers>(new DeviceLayers(shard, device, options, host));
+}
+
+DeviceLayers::DeviceLayers(const DeviceShard* shard, Device* device, const Options& options,
+                           uint8_t* host)
+    : shard_(shard),
+      device_(device),
+      ops_(device->ops()),
+      options_(options),
+      config_(shard->config()),
+      ffn_sizes_(DeviceFfn::SizesOf(*shard, options.max_tokens)),
+      sizes_(SizesOf(shard->config(), shard->spec(), options, ffn_sizes_)),
+      buffers_(PlaceInWorkspace()),
+      staged_(PlaceOnHost(host)),
+      ffn_(shard, device, ffn_sizes_, buffers_.ffn, staged_.ffn),
+      frequencies_(RopeFrequencies(shard->config(), shard->rope_factors())) {}
+
+absl::Status DeviceLayers::Stage(const Step& step) {
+  tokens_.assign(step.tokens.begin(), step.tokens.end());
+  RETURN_IF_ERROR(
+      CheckStep(step, tokens_,
+                {options_.max_tokens, options_.max_logit_rows, options_.n_slots, options_.n_ctx}));
+  n_tokens_ = step.n_tokens();
+  max_position_ = 0;
+  const int64_t n_pairs = config_.n_rot / 2;
+  for (int64_t t = 0; t < n_tokens_; ++t) {
+    staged_.tokens[t] = {tokens_[t].slot, tokens_[t].position};
+    max_position_ = std::max<int64_t>(max_position_, tokens_[t].position);
+    RopeAngles(frequencies_, tokens_[t].position, staged_.cos + t * n_pairs,
+               staged_.sin + t * n_pairs);
+  }
+  std::memcpy(staged_.x, step.x, n_tokens_ * config_.d_model * sizeof(float));
+  ffn_.Stage(tokens_);
+  return absl::OkStatus();
+}
+
+absl::Status DeviceLayers::Upload() {
+  const auto upload = [this](void* to, const auto* from, int64_t n) {
+    return device_->Upload(to, from, n * static_cast<int64_t>(sizeof(*from)));
+  };
+  const int64_t n_pairs = config_.n_rot / 2;
+  RETURN_IF_ERROR(ffn_.BeginStep());
+  RETURN_IF_ERROR(upload(buffers_.tokens, staged_.tokens, n_tokens_));
+  RETURN_IF_ERROR(upload(buffers_.cos, staged_.cos, n_tokens_ * n_pairs));
+  RETURN_IF_ERROR(upload(buffers_.sin, staged_.sin, n_tokens_ * n_pairs));
+  return upload(buffers_.h, staged_.x, n_tokens_ * config_.d_model);
+}
+
+absl::Status DeviceLayers::Norm(int64_t first_token, int64_t n_tokens, const float* weight,
+                                int64_t to) {
+  const int64_t d_model = config_.d_model;
+  kernels::DeviceRows quantized = buffers_.input;
+  quantized.stride = d_model;
+  quantized.q += to * d_model;
+  quantized.scale += to * d_model / 32;
+  quantized.sum += to * d_model / 32;
+  return device_->Check(
+      ops_.rms_norm(device_->stream(), buffers_.h + first_token * d_model, weight, n_tokens,
+                    d_model, config_.norm_eps, buffers_.normed + to * d_model, quantized),
+      "rms_norm");
+}
+
+// x [n_tokens, width] in f32, and quantized in buffers_.input.
+absl::Status DeviceLayers::Product(const kernels::DeviceMatrix& weights, const float* x,
+                                   int64_t width, int64_t n_tokens, float* out,
+                                   int64_t out_stride) {
+  kernels::DeviceRows rows = buffers_.input;
+  rows.stride = width;
+  return device_->Check(
+      ops_.matmul(device_->stream(), weights, {}, rows, x, width, n_tokens, out, out_stride),
+      "matmul");
+}
+
+absl::Status DeviceLayers::Attention(int64_t index, int64_t max_position) {
+  const DeviceLayer& layer = shard_->layers()[index];
+  const int64_t kv_width = layer.n_kv_heads * config_.d_head;
+  const int64_t q_width = kv_width * config_.group_size();
+  const auto n_heads = static_cast<int32_t>(layer.n_kv_heads * config_.group_size());
+  const int64_t d_model = config_.d_model;
+  kernels::DeviceStream* stream = device_->stream();
+  RETURN_IF_ERROR(Norm(0, n_tokens_, layer.attention_norm));
+  const float* x = buffers_.normed;
+  RETURN_IF_ERROR(Product(layer.q, x, d_model, n_tokens_, buffers_.q, q_width));
+  RETURN_IF_ERROR(Product(layer.k, x, d_model, n_tokens_, buffers_.k, kv_width));
+  RETURN_IF_ERROR(Product(layer.v, x, d_model, n_tokens_, buffers_.v, kv_width));
+  RETURN_IF_ERROR(device_->Check(
+      ops_.rope_store(stream, buffers_.q, buffers_.k, buffers_.v, buffers_.cos, buffers_.sin,
+                      config_.n_rot, buffers_.tokens, n_tokens_, n_heads, layer.kv),
+      "rope_store"));
+  const float scale = 1.0f / std::sqrt(static_cast<float>(config_.d_head));
+  RETURN_IF_ERROR(device_->Check(
+      ops_.attend(stream, buffers_.q, buffers_.tokens, n_tokens_, n_heads, layer.kv, scale,
+                  /*window=*/0, max_position, buffers_.attention, buffers_.attend),
+      "attend"));
+  kernels::DeviceRows quantized = buffers_.input;
+  quantized.stride = q_width;
+  RETURN_IF_ERROR(device_->Check(
+      ops_.quantize(stream, buffers_.attention, q_width, n_tokens_, q_width, quantized),
+      "quantize"));
+  return Product(layer.o, buffers_.attention, q_width, n_tokens_, buffers_.partial, d_model);
+}
+
+absl::Status DeviceLayers::Ffn(int64_t index) {
+  RETURN_IF_ERROR(Norm(0, n_tokens_, shard_->layers()[index].ffn_norm));
+  kernels::DeviceRows input = buffers_.input;
+  input.stride = config_.d_model;
+  return ffn_.Run(index, {buffers_.h, buffers_.normed, input}, buffers_.partial);
+}
+
+absl::Status DeviceLayers::Logits(int64_t n_rows, const std::function<float*(int32_t)>& rows) {
+  const int64_t d_model = config_.d_model, vocab = sizes_.vocab;
+  if (n_rows == 0 || vocab == 0) return absl::OkStatus();
+  // Tokens side by side whose rows are, too, are normed at once: all, or the last one, as a rule.
+  for (int64_t begin = 0, end; begin < n_tokens_; begin = end) {
+    const int32_t row = tokens_[begin].logit_row;
+    end = begin + 1;
+    if (row < 0) continue;
+    while (end < n_tokens_ && tokens_[end].logit_row == row + end - begin) ++end;
+    RETURN_IF_ERROR(Norm(begin, end - begin, shard_->output_norm(), row));
+  }
+  RETURN_IF_ERROR(
+      Product(shard_->output(), buffers_.normed, d_model, n_rows, buffers_.logits, vocab));
+  for (int64_t row = 0; row < n_rows; ++row) {
+    RETURN_IF_ERROR(device_->Download(rows(static_cast<int32_t>(row)),
+                                      buffers_.logits + row * vocab,
+                                      vocab * static_cast<int64_t>(sizeof(float))));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace thermocline

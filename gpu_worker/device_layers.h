@@ -1,0 +1,122 @@
+// The launches of a step over a GPU rank's shard, between its exchanges: attention, feed-forward
+// part (device_ffn.h), logits. What is said to the device at the start of a step and what it says
+// at the end pass through pinned memory. No exchange: device_forward.h and device_decode.h drive
+// it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/exchange/exchange.h"
+#include "gpu_worker/device.h"
+#include "gpu_worker/device_ffn.h"
+#include "gpu_worker/device_shard.h"
+
+namespace thermocline {
+
+class DeviceLayers {
+ public:
+  struct Options {
+    int64_t max_tokens = 1;
+    int64_t max_logit_rows = 1;
+    int64_t n_slots = 1;
+    int64_t n_ctx = 1;
+  };
+  // What a step needs on the device beside weights and KV cache. predictor: the one that the shard
+  // is created with, or null.
+  static int64_t WorkspaceBytes(const ModelConfig& config, const ShardSpec& spec,
+                                const Options& options, const Predictor* predictor);
+  // Both must outlive the object; the shard has a workspace of as many bytes.
+  static absl::StatusOr<std::unique_ptr<DeviceLayers>> Create(const DeviceShard* shard,
+                                                              Device* device,
+                                                              const Options& options);
+
+  // Checks the step and puts what it says where Upload takes it from. Of the step before, all must
+  // be done.
+  absl::Status Stage(const Step& step);
+  const std::vector<StepToken>& tokens() const { return tokens_; }  // the staged ones
+  int64_t max_position() const { return max_position_; }
+  // Whether launches would be the same as for a step staged before, but for max_position.
+  bool is_as_planned() const { return ffn_.is_as_planned(); }
+
+  absl::Status Upload();
+  // Both into partial(). max_position: at least that of the step.
+  absl::Status Attention(int64_t layer, int64_t max_position);
+  absl::Status Ffn(int64_t layer);
+  // Of the tokens that want some; rows(r) is where row r goes, on the host.
+  absl::Status Logits(int64_t n_rows, const std::function<float*(int32_t)>& rows);
+  // Asks for what the step counted; CollectCounts, when the device has done all, takes it.
+  absl::Status EndStep() { return ffn_.EndStep(); }
+  void CollectCounts() { ffn_.CollectCounts(); }
+  const std::vector<FfnCounts>& counts() const { return ffn_.counts(); }
+
+  bool has_attention(int64_t layer) const { return shard_->layers()[layer].n_kv_heads > 0; }
+  bool has_neurons(int64_t layer) const { return shard_->layers()[layer].n_neurons > 0; }
+  const ModelConfig& config() const { return config_; }
+  const Options& options() const { return options_; }
+  float* h() const { return buffers_.h; }              // [n_tokens, d_model], the residual stream
+  float* partial() const { return buffers_.partial; }  // [n_tokens, d_model]
+  float* staged_h() const { return staged_.x; }        // the host's, that Upload makes h
+
+ private:
+  // Addresses in the workspace.
+  struct Buffers {
+    float* h;                      // [max_tokens, d_model]
+    float* normed;                 // [max_tokens, d_model]
+    kernels::DeviceRows input;     // of normed, or of attention's output
+    kernels::DeviceToken* tokens;  // [max_tokens]
+    float *cos, *sin;              // [max_tokens, n_rot / 2]
+    float *q, *k, *v, *attention;  // [max_tokens, heads of the layer with the most]
+    float* partial;                // [max_tokens, d_model]
+    float* logits;                 // [max_logit_rows, vocab rows]
+    uint8_t* attend;               // its workspace
+    uint8_t* ffn;                  // device_ffn.h's
+  };
+  // In pinned memory of the host, as long as the device's.
+  struct Staged {
+    float* x;
+    kernels::DeviceToken* tokens;
+    float *cos, *sin;
+    uint8_t* ffn;
+  };
+  struct Sizes {
+    int64_t q_width = 0, kv_width = 0, vocab = 0, attend_bytes = 0, ffn_bytes = 0;
+  };
+
+  DeviceLayers(const DeviceShard* shard, Device* device, const Options& options, uint8_t* host);
+  static Sizes SizesOf(const ModelConfig& config, const ShardSpec& spec, const Options& options,
+                       const DeviceFfn::Sizes& ffn);
+  // Lay buffers out from `base` and return how long they are; null: only that.
+  static int64_t Place(const ModelConfig& config, const Sizes& sizes, const Options& options,
+                       uint8_t* base, Buffers* buffers);
+  static int64_t PlaceStaged(const ModelConfig& config, const Options& options,
+                             const DeviceFfn::Sizes& ffn, uint8_t* base, Staged* staged);
+  Buffers PlaceInWorkspace() const;
+  Staged PlaceOnHost(uint8_t* host) const;
+
+  // Of tokens of h, into normed and input from row `to` on.
+  absl::Status Norm(int64_t first_token, int64_t n_tokens, const float* weight, int64_t to = 0);
+  absl::Status Product(const kernels::DeviceMatrix& weights, const float* x, int64_t width,
+                       int64_t n_tokens, float* out, int64_t out_stride);
+
+  const DeviceShard* shard_;
+  Device* device_;
+  const kernels::DeviceOps& ops_;
+  const Options options_;
+  const ModelConfig& config_;
+  const DeviceFfn::Sizes ffn_sizes_;
+  const Sizes sizes_;
+  const Buffers buffers_;
+  const Staged staged_;
+  DeviceFfn ffn_;
+  std::vector<double> frequencies_;  // RoPE's
+  // Of the step being run.
+  std::vector<StepToken> tokens_;
+  int64_t n_tokens_ = 0, max_position_ = 0;
+};
+
+}  // namespace thermocline
