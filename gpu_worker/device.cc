@@ -47,6 +47,10 @@ class EmulatedDevice : public Device {
     return blocks_.back();
   }
   absl::StatusOr<uint8_t*> AllocateHost(int64_t n_bytes) override { return Allocate(n_bytes); }
+  void FreeHost(uint8_t* memory) override {
+    std::erase(blocks_, memory);
+    ::operator delete(memory, std::align_val_t(kAlignment));
+  }
   absl::StatusOr<uint8_t*> Register(void* host, int64_t) override {
     return static_cast<uint8_t*>(host);
   }

@@ -37,8 +37,10 @@ class Device {
 
   // 256-byte aligned, freed with the device. ResourceExhausted with the numbers.
   virtual absl::StatusOr<uint8_t*> Allocate(int64_t n_bytes) = 0;
-  // Of the host, pinned: captured copies go from and to such memory only. Freed with the device.
+  // Of the host, pinned: captured copies go from and to such memory only. Freed with the device,
+  // if not before, when nothing in the stream uses it any more.
   virtual absl::StatusOr<uint8_t*> AllocateHost(int64_t n_bytes) = 0;
+  virtual void FreeHost(uint8_t* memory) = 0;
   // Lets the device read and write the caller's memory, which must outlive the device. Returns its
   // address there.
   virtual absl::StatusOr<uint8_t*> Register(void* host, int64_t n_bytes) = 0;

@@ -103,6 +103,10 @@ class CudaDevice : public Device {
     host_blocks_.push_back(static_cast<uint8_t*>(block));
     return host_blocks_.back();
   }
+  void FreeHost(uint8_t* memory) override {
+    std::erase(host_blocks_, memory);
+    cudaFreeHost(memory);
+  }
   absl::StatusOr<uint8_t*> Register(void* host, int64_t n_bytes) override {
     RETURN_IF_ERROR(
         Status(cudaHostRegister(host, static_cast<size_t>(n_bytes), cudaHostRegisterMapped),

@@ -2,7 +2,9 @@
 #include "gpu_worker/device_shard.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <thread>
 
 #include "common/util/check.h"
 #include "common/util/status_macros.h"
@@ -172,9 +174,10 @@ void DeviceShard::AddMatrix(const GgufFile* file, const GgufTensor* tensor,
   const kernels::DeviceMatrix layout = *matrix;
   jobs_.push_back({file, tensor, kernels::device_matrix_bytes(layout),
                    [matrix](uint8_t* at) { kernels::place_device_matrix(at, matrix); },
-                   [=](uint8_t* image) {
-                     RowCursor cursor(rows, 0);
-                     for (int64_t row = 0; row < layout.n_rows; ++row) {
+                   layout.n_rows,
+                   [=](uint8_t* image, int64_t begin, int64_t end) {
+                     RowCursor cursor(rows, begin);
+                     for (int64_t row = begin; row < end; ++row) {
                        kernels::pack_device_row(layout, cols.begin, row,
                                                 bytes + cursor.Next() * row_bytes, image);
                      }
@@ -191,14 +194,14 @@ void DeviceShard::PlanDown(int64_t index, const ShardSpec::Layer& spec) {
     const kernels::DeviceNeurons layout = *down;
     const uint8_t* bytes = file_->TensorBytes(*tensor).data();
     const auto row_bytes = static_cast<int64_t>(tensor->row_bytes());
-    jobs_.push_back(
-        {file_, tensor, kernels::device_neuron_bytes(layout), place, [=](uint8_t* image) {
-           RowCursor cursor(neurons, 0);
-           for (int64_t row = 0; row < n_neurons; ++row) {
-             kernels::pack_device_transposed_row(layout, row, bytes + cursor.Next() * row_bytes,
-                                                 image);
-           }
-         }});
+    jobs_.push_back({file_, tensor, kernels::device_neuron_bytes(layout), place, n_neurons,
+                     [=](uint8_t* image, int64_t begin, int64_t end) {
+                       RowCursor cursor(neurons, begin);
+                       for (int64_t row = begin; row < end; ++row) {
+                         kernels::pack_device_transposed_row(
+                             layout, row, bytes + cursor.Next() * row_bytes, image);
+                       }
+                     }});
     return;
   }
   const GgufTensor* tensor = Tensor(Role::kFfnDown, index);
@@ -220,8 +223,9 @@ void DeviceShard::PlanDown(int64_t index, const ShardSpec::Layer& spec) {
   const kernels::DeviceNeurons layout = *down;
   const uint8_t* bytes = file_->TensorBytes(*tensor).data();
   const auto row_bytes = static_cast<int64_t>(tensor->row_bytes());
-  jobs_.push_back({file_, tensor, kernels::device_neuron_bytes(layout), place, [=](uint8_t* image) {
-                     for (int64_t b = 0; b < n_blocks; ++b) {
+  jobs_.push_back({file_, tensor, kernels::device_neuron_bytes(layout), place, n_blocks,
+                   [=](uint8_t* image, int64_t begin, int64_t end) {
+                     for (int64_t b = begin; b < end; ++b) {
                        kernels::pack_device_neuron_block(layout, b, row_at.data() + b * kNeuronUnit,
                                                          bytes, row_bytes, blocks[b], image);
                      }
@@ -234,7 +238,8 @@ void DeviceShard::AddVector(const GgufFile* file, const GgufTensor* tensor,
   const uint8_t* bytes = file->TensorBytes(*tensor).data();
   jobs_.push_back({file, tensor, TotalSize(elements) * kSize,
                    [vector](uint8_t* at) { *vector = reinterpret_cast<const float*>(at); },
-                   [=](uint8_t* image) {
+                   /*n_units=*/1,
+                   [=](uint8_t* image, int64_t, int64_t) {
                      for (const Range& range : elements) {
                        std::memcpy(image, bytes + range.begin * kSize, range.size() * kSize);
                        image += range.size() * kSize;
@@ -242,20 +247,43 @@ void DeviceShard::AddVector(const GgufFile* file, const GgufTensor* tensor,
                    }});
 }
 
+// The image of all of it, by as many threads as pay: packing reads the file and writes as much.
+void DeviceShard::Pack(const Job& job, uint8_t* image) {
+  constexpr int64_t kBytesOfThread = 1 << 20;
+  const int64_t n_threads = std::clamp<int64_t>(
+      std::min<int64_t>(std::thread::hardware_concurrency(), job.n_bytes / kBytesOfThread), 1,
+      job.n_units);
+  std::fill_n(image, job.n_bytes, uint8_t{0});
+  std::vector<std::thread> threads;
+  for (int64_t i = 1; i < n_threads; ++i) {
+    threads.emplace_back(
+        [&job, image, begin = job.n_units * i / n_threads,
+         end = job.n_units * (i + 1) / n_threads] { job.pack(image, begin, end); });
+  }
+  job.pack(image, 0, job.n_units / n_threads);
+  for (std::thread& thread : threads) thread.join();
+}
+
 absl::Status DeviceShard::Load(const std::function<bool(int64_t, int64_t)>& on_progress) {
   int64_t n_bytes = 0, done = 0;
   for (const Job& job : jobs_) n_bytes = std::max(n_bytes, job.n_bytes);
-  std::vector<uint8_t> image(n_bytes);
+  // While one image goes to the device the next one is packed.
+  std::array<uint8_t*, 2> images;
+  for (uint8_t*& image : images) {
+    ASSIGN_OR_RETURN(image, device_->AllocateHost(std::max(n_bytes, kAlignment)));
+  }
   for (const Job& job : jobs_) {
-    std::fill_n(image.begin(), job.n_bytes, uint8_t{0});
-    job.pack(image.data());
-    RETURN_IF_ERROR(device_->Upload(job.at, image.data(), job.n_bytes));
+    Pack(job, images[0]);
     RETURN_IF_ERROR(device_->Synchronize());
+    RETURN_IF_ERROR(device_->Upload(job.at, images[0], job.n_bytes));
+    std::swap(images[0], images[1]);
     job.file->DropPages(job.tensor->file_offset, job.tensor->n_bytes);
     done += Aligned(job.n_bytes);
     if (!on_progress(done, weight_bytes_)) return absl::CancelledError("loading was cancelled");
   }
   jobs_.clear();
+  RETURN_IF_ERROR(device_->Synchronize());
+  for (uint8_t* image : images) device_->FreeHost(image);
   // What no token has written is read by no one; zeros make a wrong read harmless.
   RETURN_IF_ERROR(device_->Fill(kv_, 0, kv_bytes_));
   return device_->Synchronize();

@@ -80,11 +80,13 @@ class DeviceShard {
     const GgufTensor* tensor;
     int64_t n_bytes;
     std::function<void(uint8_t*)> place;
-    std::function<void(uint8_t*)> pack;
+    int64_t n_units;  // rows, or blocks of neurons, that may be packed apart: [begin, end) of them
+    std::function<void(uint8_t*, int64_t begin, int64_t end)> pack;
     uint8_t* at = nullptr;  // on the device
   };
 
   DeviceShard() = default;
+  static void Pack(const Job& job, uint8_t* image);
   absl::Status PlanLayer(int64_t index, const ShardSpec::Layer& spec);
   absl::Status PlanPredictor(int64_t index, const ShardSpec::Layer& spec);
   void PlanDown(int64_t index, const ShardSpec::Layer& spec);
