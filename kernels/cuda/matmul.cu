@@ -126,10 +126,11 @@ __global__ void __launch_bounds__(kWarps* kWarp, 1) matmul_kernel(Arguments a) {
   }
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
+    float* out = a.out + rows[r];
 #pragma unroll
     for (int t = 0; t < kTokens; ++t) {
       const float sum = warp_sum(sums[r][t]);
-      if (lane == 0 && first + r < n_rows) a.out[t * a.out_stride + rows[r]] = sum;
+      if (lane == 0 && first + r < n_rows) out[t * a.out_stride] = sum;
     }
   }
 }
