@@ -10,6 +10,7 @@ namespace thermocline {
 void Forward::AttentionLayer(int32_t thread, int64_t layer) {
   const LayerWeights& weights = shard_->layers()[layer];
   const bool has_partial = weights.kv_heads.size() > 0;
+  clock_.StartLayer(thread, layer);
   if (has_partial) {
     const Activations& input = PrepareInput(thread, weights.attention_norm);
     Product(thread, weights.q, input, 0, n_tokens_, q_.data(), q_stride_);
@@ -27,7 +28,7 @@ void Forward::AttentionLayer(int32_t thread, int64_t layer) {
     team_->Sync(thread);
     const Activations& attention = QuantizeShared(thread, attention_);
     Product(thread, weights.o, attention, 0, n_tokens_, exchange_->Partial(), config_.d_model);
-    clock_.Mark(thread, StepPart::kAttention);
+    clock_.Mark(thread, TraceOp::kAttention);
   }
   Combine(thread, has_partial);
 }

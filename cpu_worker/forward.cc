@@ -29,6 +29,7 @@ Forward::Forward(const Shard* shard, KvCache* cache, const kernels::Ops* ops, Te
       team_(team),
       options_(options),
       config_(shard->config()),
+      clock_(options.trace),
       sparse_ffn_(shard, ops, team, &clock_,
                   {options.f32_activations, options.measures_recall, options.max_tokens}) {
   int64_t max_kv_heads = 0, max_neurons = 0;  // neurons of layers that are computed in full
@@ -108,7 +109,7 @@ void Forward::BeginStep() {
     capture_ = next_capture_;
   }
   if (capture_ != nullptr) capture_->BeginStep(step_.n_tokens());
-  clock_.Start();
+  clock_.StartStep(step_.number);
   n_tokens_ = step_.n_tokens();
   logit_tokens_.assign(step_.n_logit_rows, -1);
   for (int64_t token = 0; token < n_tokens_; ++token) {
@@ -217,10 +218,10 @@ void Forward::DenseFfn(int32_t thread, int64_t layer) {
   const LayerWeights& weights = shard_->layers()[layer];
   Activations& input = PrepareInput(thread, weights.ffn_norm);
   TakeSamples(thread, layer, input);
-  clock_.Mark(thread, StepPart::kOther);
+  clock_.Mark(thread, TraceOp::kOther);
   const Team::Part groups = GroupsOf(*team_, weights.gate, thread);
   Product(thread, weights.gate, input, 0, n_tokens_, gate_.data(), neuron_stride_);
-  clock_.Mark(thread, StepPart::kGate);
+  clock_.Mark(thread, TraceOp::kGate);
   Product(thread, weights.up, input, 0, n_tokens_, up_.data(), neuron_stride_);
   // This thread's own neurons: whole blocks of 32, so they are quantized here, too.
   const int64_t begin = groups.begin * kernels::kGroupRows;
@@ -239,10 +240,10 @@ void Forward::DenseFfn(int32_t thread, int64_t layer) {
     gated(gate_.data() + at, up_.data() + at, end - begin, neurons_.row(token) + begin);
     if (!options_.f32_activations) neurons_.Quantize(*ops_, token, begin, end);
   }
-  clock_.Mark(thread, StepPart::kUp);
+  clock_.Mark(thread, TraceOp::kUp);
   team_->Sync(thread);
   DownProduct(thread, weights, exchange_->Partial());
-  clock_.Mark(thread, StepPart::kDown);
+  clock_.Mark(thread, TraceOp::kDown);
 }
 
 void Forward::RunSparseFfn(int32_t thread, int64_t layer) {
@@ -265,7 +266,7 @@ void Forward::RunSparseFfn(int32_t thread, int64_t layer) {
     }
     if (!one_token()) team_->Sync(thread);
   }
-  clock_.Mark(thread, StepPart::kOther);
+  clock_.Mark(thread, TraceOp::kOther);
   uint32_t* fired = capture_ != nullptr ? capture_->fired(layer) : nullptr;
   sparse_ffn_.Run(thread, layer, {&input, &residual, tokens_.data(), n_tokens_, fired}, exchange_,
                   exchange_->Partial());
@@ -298,12 +299,15 @@ void Forward::Combine(int32_t thread, bool has_partial) {
     keep(exchange_->Arrive());
   });
   if (failed_) return;
+  clock_.Mark(thread, TraceOp::kWait);
   if (exchange_->sliced()) {
     const int64_t first = exchange_->slice_begin();
     const Team::Part part = team_->PartOf(exchange_->slice_end() - first, thread);
     exchange_->AddSlice(h_.data(), first + part.begin, first + part.end);
+    clock_.Mark(thread, TraceOp::kAdd);
     team_->Sync(thread, [&] { keep(exchange_->ArriveSlices()); });
     if (failed_) return;
+    clock_.Mark(thread, TraceOp::kWait);
   }
   const int64_t d_model = config_.d_model;
   if (one_token()) {
@@ -312,12 +316,13 @@ void Forward::Combine(int32_t thread, bool has_partial) {
     const Team::Part tokens = TokensOf(thread);
     exchange_->Collect(h_.data(), tokens.begin * d_model, tokens.end * d_model);
   }
-  clock_.Mark(thread, StepPart::kExchange);
+  clock_.Mark(thread, TraceOp::kAdd);
 }
 
 void Forward::OutputLogits(int32_t thread) {
   const int64_t n_rows = static_cast<int64_t>(logit_tokens_.size());
   const kernels::PackedMatrix& output = shard_->output();
+  clock_.StartLayer(thread, -1);
   if (n_rows > 0 && output.n_rows > 0) {
     // Only tokens whose logits are wanted; their rows are packed together in the input.
     const Team::Part rows = one_token() ? Team::Part{0, 1} : team_->PartOf(n_rows, thread);
@@ -338,18 +343,19 @@ void Forward::OutputLogits(int32_t thread) {
                   logits_.data() + row * vocab_stride_ + begin, (end - begin) * sizeof(float));
     }
   }
-  clock_.Mark(thread, StepPart::kOutput);
+  clock_.Mark(thread, TraceOp::kOutput);
   team_->Sync(thread, [&] { FinishStep(); });
 }
 
 void Forward::FinishStep() {
   if (capture_ != nullptr) capture_->EndStep();
   sparse_ffn_.CollectCounts();
+  clock_.EndStep();
   {  // before the coordinator goes on: it may ask at once
     std::lock_guard<std::mutex> lock(totals_mutex_);
     ++totals_.steps;
     totals_.ffn = sparse_ffn_.counts();
-    totals_.clock = clock_;
+    totals_.op_ns = clock_.op_ns();
   }
   status_ = exchange_->FinishStep();
   failed_ = !status_.ok();

@@ -31,6 +31,7 @@ class Forward {
     bool measures_recall = false;  // sparse_ffn.h
     int64_t max_tokens = 1;
     int64_t max_logit_rows = 1;
+    TraceRecorder* trace = nullptr;  // of its steps, or null
   };
   // All must outlive the object.
   Forward(const Shard* shard, KvCache* cache, const kernels::Ops* ops, Team* team,
@@ -42,7 +43,7 @@ class Forward {
   struct Totals {
     uint64_t steps = 0;
     std::vector<FfnCounts> ffn;  // [n_layers]; zeros in layers that leave nothing out
-    StepClock clock;
+    StepClock::Times op_ns = {};
   };
   Totals totals() const;
   // From the next step on; null: no more. May be called from any thread.

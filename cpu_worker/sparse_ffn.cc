@@ -101,17 +101,17 @@ void SparseFfn::Run(int32_t thread, int64_t layer, const Input& input, Exchange*
       n_list_ += private_[t].n_chosen;
     }
   });
-  clock_->Mark(thread, StepPart::kChoose);
+  clock_->Mark(thread, TraceOp::kChoose);
   const Part part = PartOfList(thread, weights);
   const int64_t n_fired = Gate(thread, weights, input, part, exchange);
-  clock_->Mark(thread, StepPart::kGate);
+  clock_->Mark(thread, TraceOp::kGate);
   Up(weights, input, part.at, n_fired, exchange, thread);
   ListActive(thread, weights, input, part.at, n_fired);
-  clock_->Mark(thread, StepPart::kUp);
+  clock_->Mark(thread, TraceOp::kUp);
   team_->Sync(thread);
-  clock_->Mark(thread, StepPart::kOther);
+  clock_->Mark(thread, TraceOp::kOther);
   Down(thread, weights, input, exchange, out);
-  clock_->Mark(thread, StepPart::kDown);
+  clock_->Mark(thread, TraceOp::kDown);
 
   const uint64_t gate_bytes = LineBytes(weights.gate.rest_bytes);
   own.counts.bytes += static_cast<uint64_t>(part.n) * gate_bytes +

@@ -1,31 +1,46 @@
-// Where the time of steps goes, as the leader of a rank sees it.
+// Where the time of steps goes, as the leader of a rank sees it: added up, and as spans where steps
+// are traced.
 #pragma once
 
 #include <array>
-#include <chrono>
 #include <cstdint>
+
+#include "common/util/trace.h"
 
 namespace thermocline {
 
-enum class StepPart { kAttention, kChoose, kGate, kUp, kDown, kExchange, kOutput, kOther };
-inline constexpr int kStepParts = 8;
-
 class StepClock {
  public:
-  void Start() { last_ = Clock::now(); }
-  // The time since the last call belongs to this part. Thread 0 only; others' calls do nothing.
-  void Mark(int32_t thread, StepPart part) {
-    if (thread != 0) return;
-    const Clock::time_point now = Clock::now();
-    nanoseconds_[static_cast<int>(part)] += (now - last_).count();
-    last_ = now;
+  explicit StepClock(TraceRecorder* trace) : trace_(trace) {}  // null: no spans
+
+  // Of thread 0 only; others' calls do nothing.
+  void StartStep(uint64_t step) {
+    last_ns_ = MonotonicNs();
+    if (trace_ != nullptr) trace_->BeginStep(step, last_ns_);
   }
-  int64_t nanoseconds(StepPart part) const { return nanoseconds_[static_cast<int>(part)]; }
+  void StartLayer(int32_t thread, int64_t layer) {  // -1: none
+    if (thread == 0) layer_ = static_cast<int32_t>(layer);
+  }
+  // The time since the last call belongs to this op.
+  void Mark(int32_t thread, TraceOp op) {
+    if (thread != 0) return;
+    const int64_t now_ns = MonotonicNs();
+    op_ns_[static_cast<int>(op)] += now_ns - last_ns_;
+    if (trace_ != nullptr) trace_->Add(op, layer_, last_ns_, now_ns);
+    last_ns_ = now_ns;
+  }
+  void EndStep() {
+    if (trace_ != nullptr) trace_->EndStep(MonotonicNs());
+  }
+
+  using Times = std::array<int64_t, kTraceOps>;  // ns, by TraceOp
+  const Times& op_ns() const { return op_ns_; }
 
  private:
-  using Clock = std::chrono::steady_clock;
-  Clock::time_point last_ = Clock::now();
-  std::array<int64_t, kStepParts> nanoseconds_ = {};
+  TraceRecorder* const trace_;
+  int64_t last_ns_ = 0;
+  int32_t layer_ = -1;
+  Times op_ns_ = {};
 };
 
 }  // namespace thermocline

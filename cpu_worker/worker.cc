@@ -17,16 +17,16 @@ constexpr int64_t kMaxMeasureBytes = int64_t{64} << 30;
 void FillTotals(const Forward::Totals& totals, worker::v1::StatsResponse* response) {
   response->set_steps(totals.steps);
   AddFfnCounts(totals.ffn, response);
-  const StepClock& clock = totals.clock;
+  const auto ns = [&](TraceOp op) { return totals.op_ns[static_cast<int>(op)]; };
   worker::v1::StepTimes* times = response->mutable_times();
-  times->set_attention_ns(clock.nanoseconds(StepPart::kAttention));
-  times->set_choose_ns(clock.nanoseconds(StepPart::kChoose));
-  times->set_gate_ns(clock.nanoseconds(StepPart::kGate));
-  times->set_up_ns(clock.nanoseconds(StepPart::kUp));
-  times->set_down_ns(clock.nanoseconds(StepPart::kDown));
-  times->set_exchange_ns(clock.nanoseconds(StepPart::kExchange));
-  times->set_output_ns(clock.nanoseconds(StepPart::kOutput));
-  times->set_other_ns(clock.nanoseconds(StepPart::kOther));
+  times->set_attention_ns(ns(TraceOp::kAttention));
+  times->set_choose_ns(ns(TraceOp::kChoose));
+  times->set_gate_ns(ns(TraceOp::kGate));
+  times->set_up_ns(ns(TraceOp::kUp));
+  times->set_down_ns(ns(TraceOp::kDown));
+  times->set_exchange_ns(ns(TraceOp::kWait) + ns(TraceOp::kAdd));
+  times->set_output_ns(ns(TraceOp::kOutput));
+  times->set_other_ns(ns(TraceOp::kOther));
 }
 
 }  // namespace
