@@ -91,7 +91,7 @@ absl::Status DeviceDecode::Meet(uint32_t number, bool has_partial) {
   return device_->Check(
       device_->ops().exchange(device_->stream(), memory_, &control_->step, number,
                               has_partial ? layers_->partial() : nullptr, layers_->h(),
-                              layers_->config().d_model, &control_->state),
+                              layers_->config().d_model, &control_->state, nullptr),
       "exchange");
 }
 

@@ -123,10 +123,11 @@ struct DeviceOps {
   // of rank 1) + ..., n a multiple of 4. The CPU's bits. Where it could not wait to the end, *state
   // becomes an ExchangeState and h is worthless; the launches that follow still end. All in device
   // memory but what `memory` points at, which is the host's, registered with the device. Whoever
-  // sleeps until this rank arrives is for the host to wake.
+  // sleeps until this rank arrives is for the host to wake. times (null: not wanted): as stamp's,
+  // when this rank had arrived, and when all had.
   LaunchError (*exchange)(DeviceStream* stream, const ExchangeMemory& memory,
                           const DeviceStep* step, uint32_t number, const float* partial, float* h,
-                          int64_t n, uint32_t* state);
+                          int64_t n, uint32_t* state, int64_t* times);
 
   // Which rows are chosen for any token. Writes the list in ascending order to rows [n_rows] and
   // its length to *n; mask [n_tokens, n_rows] says it for each token. counts (null: not wanted):
@@ -178,6 +179,10 @@ struct DeviceOps {
   LaunchError (*attend)(DeviceStream* stream, const float* q, const DeviceToken* tokens,
                         int64_t n_tokens, int32_t n_heads, const DeviceKv& kv, float scale,
                         int64_t window, int64_t max_position, float* out, void* workspace);
+
+  // *ns becomes the device's own time at which all that came before is done. Of no fixed beginning;
+  // cards count in steps of up to a microsecond.
+  LaunchError (*stamp)(DeviceStream* stream, int64_t* ns);
 
   // The k (at most 64, and n) largest of logits [n], n > 0: largest first, ties by lower index, a
   // NaN below all; values and indices [k]. And log_sum = log(sum(exp(logits))), within (n / 16384 +

@@ -67,15 +67,18 @@ __device__ bool await(const ExchangeMemory& memory, const DeviceStep& step, unsi
 
 __global__ void __launch_bounds__(kThreads)
     exchange_kernel(const ExchangeMemory memory, const DeviceStep* step_at, unsigned number,
-                    const float4* partial, float4* h, int n_groups, unsigned* state) {
+                    const float4* partial, float4* h, int n_groups, unsigned* state,
+                    int64_t* times) {
   SHARED(has_partial, bool[kMaxRanks]);
   const DeviceStep step = *step_at;
   publish(memory, step, number, partial, n_groups);
+  if (times != nullptr && threadIdx.x == 0) times[0] = simt::now_ns();
   for (int rank = threadIdx.x; rank < memory.n_ranks; rank += blockDim.x) {
     const bool is_here = rank == memory.rank || await(memory, step, number, rank, state);
     has_partial[rank] = is_here && memory.headers[2 * rank + number % 2].is_empty == 0;
   }
   __syncthreads();
+  if (times != nullptr && threadIdx.x == 0) times[1] = simt::now_ns();
   for (int i = threadIdx.x; i < n_groups; i += blockDim.x) {
     float4 sum = h[i];
     for (int rank = 0; rank < memory.n_ranks; ++rank) {
@@ -91,12 +94,13 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 LaunchError exchange(DeviceStream* stream, const ExchangeMemory& memory, const DeviceStep* step,
-                     uint32_t number, const float* partial, float* h, int64_t n, uint32_t* state) {
+                     uint32_t number, const float* partial, float* h, int64_t n, uint32_t* state,
+                     int64_t* times) {
   const int n_groups = static_cast<int>(n / kValues);
   const int n_threads = static_cast<int>(div_up(n_groups, kWarp)) * kWarp;
   return LAUNCH(stream, dim3(1), dim3(n_threads < kThreads ? n_threads : kThreads), 0,
                 exchange_kernel, memory, step, number, reinterpret_cast<const float4*>(partial),
-                reinterpret_cast<float4*>(h), n_groups, state);
+                reinterpret_cast<float4*>(h), n_groups, state, times);
 }
 
 }  // namespace thermocline::kernels::SIMT_DEVICE

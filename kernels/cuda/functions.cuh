@@ -22,7 +22,8 @@ LaunchError relu_relu_mul(DeviceStream* stream, const float* gate, const float* 
                           const uint8_t* mask, int64_t n_tokens, int64_t n, float* out,
                           const DeviceRows& quantized);
 LaunchError exchange(DeviceStream* stream, const ExchangeMemory& memory, const DeviceStep* step,
-                     uint32_t number, const float* partial, float* h, int64_t n, uint32_t* state);
+                     uint32_t number, const float* partial, float* h, int64_t n, uint32_t* state,
+                     int64_t* times);
 LaunchError select(DeviceStream* stream, const DeviceSelection& selection, int32_t* rows,
                    int32_t* n, uint8_t* mask, uint64_t* counts);
 LaunchError add_neurons(DeviceStream* stream, const DeviceNeurons& w, const RowList& list,
@@ -40,6 +41,7 @@ LaunchError rope_store(DeviceStream* stream, float* q, const float* k, const flo
 LaunchError attend(DeviceStream* stream, const float* q, const DeviceToken* tokens,
                    int64_t n_tokens, int32_t n_heads, const DeviceKv& kv, float scale,
                    int64_t window, int64_t max_position, float* out, void* workspace);
+LaunchError stamp(DeviceStream* stream, int64_t* ns);
 LaunchError top_k(DeviceStream* stream, const float* logits, int64_t n, int32_t k, float* values,
                   int32_t* indices, float* log_sum, void* workspace);
 

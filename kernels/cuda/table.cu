@@ -29,6 +29,7 @@ const DeviceOps& emulated_ops() {
       .to_f16 = to_f16,
       .rope_store = rope_store,
       .attend = attend,
+      .stamp = stamp,
       .top_k = top_k,
   };
   return kOps;

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <cstring>
 #include <numeric>
 
@@ -259,5 +260,9 @@ void* shared_memory(const SharedVariable& variable) {
 }
 
 void* dynamic_shared() { return running_thread()->owner->dynamic_shared(); }
+
+int64_t now_ns() {
+  return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 }  // namespace thermocline::kernels::simt

@@ -4,6 +4,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
+#include <stdint.h>
 
 #define SIMT_DEVICE cuda
 
@@ -25,6 +26,13 @@ __device__ __forceinline__ unsigned load_acquire(const unsigned* address) {
 }
 __device__ __forceinline__ void store_release(unsigned* address, unsigned value) {
   asm volatile("st.release.sys.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
+}
+
+// The device's time, of no fixed beginning. All its blocks have the same.
+__device__ __forceinline__ int64_t now_ns() {
+  int64_t ns;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(ns)::"memory");
+  return ns;
 }
 
 }  // namespace thermocline::kernels::simt

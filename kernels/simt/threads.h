@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "kernels/simt/vector_types.h"
 
@@ -58,6 +59,7 @@ void barrier(Place where);
 // Lets other threads, blocks and the host's threads run before this one goes on.
 void yield();
 [[noreturn]] void trap(Place where);
+int64_t now_ns();  // CLOCK_MONOTONIC
 
 }  // namespace thermocline::kernels::simt
 

@@ -218,7 +218,7 @@ void AddVectorOps(const DeviceInputs& in, std::vector<DeviceCase>* cases) {
                     [=, &in](const uint8_t*) {
                       return in.ops->exchange(in.stream, memory, step, 0, in.x,
                                               memory.partials + 2 * n, n,
-                                              const_cast<uint32_t*>(memory.abort) + 1);
+                                              const_cast<uint32_t*>(memory.abort) + 1, nullptr);
                     }});
   auto* rows = reinterpret_cast<int32_t*>(in.out);
   cases->push_back({"select", fmt::format("10 % of {}", n_rows), "f32", 1,
@@ -231,6 +231,9 @@ void AddVectorOps(const DeviceInputs& in, std::vector<DeviceCase>* cases) {
                       auto* mask = reinterpret_cast<uint8_t*>(rows + n_rows + 1);
                       return in.ops->select(in.stream, selection, rows, rows + n_rows, mask,
                                             nullptr);
+                    }});
+  cases->push_back({"stamp", "the time", "i64", 1, 8, 0, 0, [=, &in](const uint8_t*) {
+                      return in.ops->stamp(in.stream, reinterpret_cast<int64_t*>(in.out));
                     }});
   cases->push_back({"top_k", fmt::format("{} of {}", kTopK, in.sizes.n_vocab), "f32", 1,
                     kFloatBytes * in.sizes.n_vocab, 0, 0, [=, &in](const uint8_t* copy) {

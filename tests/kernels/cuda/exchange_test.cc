@@ -49,7 +49,8 @@ class DeviceExchange : public DeviceTest {
     const float* partial = mine.empty() ? nullptr : device_->Upload(mine);
     device_h_ = device_->Upload(h_);
     auto* state = device_->Upload(std::vector<uint32_t>(1, kExchangeFine));
-    device_->Check(ops_.exchange(stream_, memory_, step, number_, partial, device_h_, n_, state));
+    device_->Check(
+        ops_.exchange(stream_, memory_, step, number_, partial, device_h_, n_, state, times_));
     return device_->Download(state, 1)[0];
   }
   void ExpectSumAndTraces() {
@@ -78,6 +79,7 @@ class DeviceExchange : public DeviceTest {
   std::vector<std::vector<float>> parts_;
   std::vector<float> h_;
   float* device_h_ = nullptr;
+  int64_t* times_ = nullptr;
   int64_t n_ = 0;
   uint32_t number_ = 0;
 };
@@ -97,6 +99,18 @@ TEST_P(DeviceExchange, AddsAllPartialsInTheOrderOfRanks) {
     EXPECT_EQ(Run(), kExchangeFine);
     ExpectSumAndTraces();
   }
+}
+
+TEST_P(DeviceExchange, SaysWhenItHadArrivedAndWhenAllHad) {
+  Prepare(3, 1, 64, 1, 0);
+  auto* before = device_->Upload(std::vector<int64_t>(1, 0));
+  device_->Check(ops_.stamp(stream_, before));
+  times_ = device_->Upload(std::vector<int64_t>(2, 0));
+  EXPECT_EQ(Run(), kExchangeFine);
+  ExpectSumAndTraces();
+  const std::vector<int64_t> times = device_->Download(times_, 2);
+  EXPECT_GE(times[0], device_->Download(before, 1)[0]);
+  EXPECT_GE(times[1], times[0]);
 }
 
 TEST_P(DeviceExchange, AStoppedFleetIsNotWaitedFor) {
