@@ -1,12 +1,16 @@
-// The emulated device, and which device a name means.
+// The emulated device, its options and faults, and which device a name means.
 #include "gpu_worker/device.h"
 
+#include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstring>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "common/util/memory.h"
+#include "common/util/status_macros.h"
 #include "fmt/format.h"
 #include "kernels/simt/stream.h"
 
@@ -17,14 +21,43 @@ struct EmulatedGraph : DeviceGraph {
   std::shared_ptr<const kernels::simt::Graph> work;
 };
 
+using Fault = EmulatedOptions::Fault;
+
+// Of kernels; what goes wrong at a call of the host's is said there.
+kernels::simt::Error ErrorOf(Fault fault) {
+  using kernels::simt::ErrorCode;
+  if (fault == Fault::kLaunch) return {ErrorCode::kInjected, "a kernel's launch has failed"};
+  if (fault == Fault::kMemory)
+    return {ErrorCode::kOutOfMemory, "a kernel's launch finds no memory"};
+  return {ErrorCode::kLost, "the device is lost"};
+}
+
+kernels::simt::DeviceOptions SimtOptions(const EmulatedOptions& options) {
+  kernels::simt::DeviceOptions simt;
+  simt.sleep_per_kernel_us = options.sleep_us;
+  simt.never_skipped = "exchange_kernel";
+  const bool fails = options.fault == Fault::kLaunch || options.fault == Fault::kMemory ||
+                     options.fault == Fault::kLost;
+  if (!fails) return simt;
+  simt.fail_after = options.after;
+  simt.fault = ErrorOf(options.fault);
+  return simt;
+}
+
 class EmulatedDevice : public Device {
  public:
+  EmulatedDevice(std::string name, const EmulatedOptions& options)
+      : name_(std::move(name)), options_(options), device_(SimtOptions(options)) {}
   ~EmulatedDevice() override {
     stream_.synchronize();
     for (uint8_t* block : blocks_) ::operator delete(block, std::align_val_t(kAlignment));
   }
   const std::string& name() const override { return name_; }
-  std::string description() const override { return "emulated (this machine's CPU, for tests)"; }
+  std::string description() const override {
+    if (options_.sleep_us < 0) return fmt::format("{} (this machine's CPU, for tests)", name_);
+    return fmt::format("{} (computes nothing, each kernel takes {} us; logits mean nothing)", name_,
+                       options_.sleep_us);
+  }
   const kernels::DeviceOps& ops() const override { return kernels::emulated_ops(); }
   kernels::DeviceStream* stream() override {
     return reinterpret_cast<kernels::DeviceStream*>(&stream_);
@@ -37,12 +70,17 @@ class EmulatedDevice : public Device {
   double gbps() const override { return 1000; }
 
   absl::StatusOr<uint8_t*> Allocate(int64_t n_bytes) override {
-    void* block =
-        ::operator new(static_cast<size_t>(n_bytes), std::align_val_t(kAlignment), std::nothrow);
+    const auto size = static_cast<size_t>(n_bytes);
+    void* block = FailsAt(Fault::kAllocate)
+                      ? nullptr
+                      : ::operator new(size, std::align_val_t(kAlignment), std::nothrow);
     if (block == nullptr) {
-      return absl::ResourceExhaustedError(
-          fmt::format("{}: no memory for {} bytes", name_, n_bytes));
+      return absl::ResourceExhaustedError(fmt::format(
+          "{}: no memory for {} bytes; lower --gpu-layers, --vram-budget, --ctx-size or "
+          "--batch-size",
+          name_, n_bytes));
     }
+    if (options_.sleep_us >= 0) std::memset(block, 0, size);
     blocks_.push_back(static_cast<uint8_t*>(block));
     return blocks_.back();
   }
@@ -51,7 +89,13 @@ class EmulatedDevice : public Device {
     std::erase(blocks_, memory);
     ::operator delete(memory, std::align_val_t(kAlignment));
   }
-  absl::StatusOr<uint8_t*> Register(void* host, int64_t) override {
+  absl::StatusOr<uint8_t*> Register(void* host, int64_t n_bytes) override {
+    if (FailsAt(Fault::kRegister)) {
+      return absl::InternalError(
+          fmt::format("{}: {} bytes of the host's memory can't be registered; --transport grpc "
+                      "does without",
+                      name_, n_bytes));
+    }
     return static_cast<uint8_t*>(host);
   }
   absl::Status Upload(void* device, const void* host, int64_t n_bytes) override {
@@ -87,28 +131,89 @@ class EmulatedDevice : public Device {
   absl::Status Synchronize() override { return ToStatus(stream_.synchronize()); }
   absl::Status Check(kernels::LaunchError error, const char* op) const override {
     if (error == 0) return absl::OkStatus();
-    const kernels::simt::Error reason = device_.error();
-    return absl::InternalError(fmt::format(
-        "{}: {}: {}", name_, op, reason.ok() ? "a launch of no possible shape" : reason.text));
+    if (const kernels::simt::Error reason = device_.error(); !reason.ok()) return ToStatus(reason);
+    return absl::InternalError(fmt::format("{}: {}: a launch of no possible shape", name_, op));
   }
 
  private:
   static constexpr size_t kAlignment = 256;
   absl::Status ToStatus(const kernels::simt::Error& error) const {
     if (error.ok()) return absl::OkStatus();
-    return absl::InternalError(fmt::format("{}: {}", name_, error.text));
+    if (error.code == kernels::simt::ErrorCode::kOutOfMemory) {
+      return absl::ResourceExhaustedError(
+          fmt::format("{}: {}; lower --gpu-layers, --vram-budget, --ctx-size or --batch-size",
+                      name_, error.text));
+    }
+    return absl::InternalError(
+        fmt::format("{}: {}; start the fleet again, or with --gpu-device none if it comes again",
+                    name_, error.text));
   }
+  // Counts the calls that may meet this fault.
+  bool FailsAt(Fault fault) { return options_.fault == fault && n_calls_++ >= options_.after; }
 
-  const std::string name_ = "emulated";
+  const std::string name_;
+  const EmulatedOptions options_;
+  int64_t n_calls_ = 0;  // of FailsAt
   kernels::simt::Device device_;
   kernels::simt::Stream stream_{&device_};
   std::vector<uint8_t*> blocks_;
 };
 
+constexpr char kEmulated[] = "emulated";
+
+bool ReadNumber(const std::string& text, int64_t* number) {
+  const char* end = text.data() + text.size();
+  const auto [at, error] = std::from_chars(text.data(), end, *number);
+  return error == std::errc() && at == end && *number >= 0;
+}
+
+// One KEY=VALUE of a name.
+bool ReadOption(const std::string& text, EmulatedOptions* options) {
+  constexpr std::array<std::pair<const char*, Fault>, 5> kFaults = {
+      {{"launch", Fault::kLaunch},
+       {"memory", Fault::kMemory},
+       {"lost", Fault::kLost},
+       {"allocate", Fault::kAllocate},
+       {"register", Fault::kRegister}}};
+  const size_t equals = text.find('=');
+  if (equals == std::string::npos) return false;
+  const std::string key = text.substr(0, equals), value = text.substr(equals + 1);
+  if (key == "sleep") return ReadNumber(value, &options->sleep_us);
+  if (key == "after") return ReadNumber(value, &options->after);
+  if (key != "fail") return false;
+  for (const auto& [name, fault] : kFaults) {
+    if (value == name) options->fault = fault;
+  }
+  return options->fault != Fault::kNone;
+}
+
+absl::StatusOr<EmulatedOptions> ReadEmulatedOptions(const std::string& name) {
+  EmulatedOptions options;
+  for (size_t begin = sizeof(kEmulated); begin <= name.size();) {
+    const size_t end = std::min(name.find(':', begin), name.size());
+    if (!ReadOption(name.substr(begin, end - begin), &options)) {
+      return absl::InvalidArgumentError(
+          fmt::format("device \"{}\": \"{}\" is none of sleep=MICROSECONDS, "
+                      "fail=launch|memory|lost|allocate|register, after=N",
+                      name, name.substr(begin, end - begin)));
+    }
+    begin = end + 1;
+  }
+  return options;
+}
+
 }  // namespace
 
+std::unique_ptr<Device> OpenEmulatedDevice(const EmulatedOptions& options) {
+  return std::make_unique<EmulatedDevice>(kEmulated, options);
+}
+
 absl::StatusOr<std::unique_ptr<Device>> OpenDevice(const std::string& name) {
-  if (name == "emulated") return std::make_unique<EmulatedDevice>();
+  if (name == kEmulated) return OpenEmulatedDevice({});
+  if (name.rfind(std::string(kEmulated) + ":", 0) == 0) {
+    ASSIGN_OR_RETURN(const EmulatedOptions options, ReadEmulatedOptions(name));
+    return std::make_unique<EmulatedDevice>(name, options);
+  }
   constexpr char kPrefix[] = "cuda:";
   constexpr size_t kPrefixSize = sizeof(kPrefix) - 1;
   if (name.compare(0, kPrefixSize, kPrefix) == 0) {

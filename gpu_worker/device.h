@@ -28,7 +28,7 @@ class Device {
  public:
   virtual ~Device() = default;
 
-  virtual const std::string& name() const = 0;  // "cuda:0", "emulated"
+  virtual const std::string& name() const = 0;  // as OpenDevice was told
   virtual std::string description() const = 0;  // "cuda:0 (NVIDIA H100 80GB HBM3)"
   virtual const kernels::DeviceOps& ops() const = 0;
   virtual kernels::DeviceStream* stream() = 0;
@@ -63,8 +63,29 @@ class Device {
   virtual absl::Status Check(kernels::LaunchError error, const char* op) const = 0;
 };
 
-// "emulated" or "cuda:N". InvalidArgument for another name; Unavailable where there is no such
-// card, with what the driver says.
+// What the emulated device does otherwise than compute: for measurements and tests of faults.
+struct EmulatedOptions {
+  // 0 or above: kernels are not run; each takes this long instead, asleep. Only the exchanges of a
+  // decode step are run, as other ranks wait for them. Memory begins as zeros: the rank's partial
+  // sums are 0, and logits mean nothing.
+  int64_t sleep_us = -1;
+  enum class Fault {
+    kNone,
+    kLaunch,    // of a kernel
+    kMemory,    // a kernel finds none
+    kLost,      // the device, while a kernel runs
+    kAllocate,  // of device or pinned memory
+    kRegister,
+  };
+  Fault fault = Fault::kNone;
+  int64_t after = 0;  // kernels, allocations or registrations that go well before it
+};
+std::unique_ptr<Device> OpenEmulatedDevice(const EmulatedOptions& options);
+
+// "cuda:N", or "emulated" with options as KEY=VALUE after colons: sleep=MICROSECONDS,
+// fail=launch|memory|lost|allocate|register, after=N. "emulated:sleep=1000" sleeps a millisecond a
+// kernel, "emulated:fail=lost:after=40" is lost in its 41st. InvalidArgument for another name;
+// Unavailable where there is no such card, with what the driver says.
 absl::StatusOr<std::unique_ptr<Device>> OpenDevice(const std::string& name);
 
 // In device_cuda.cc; Unimplemented in builds without CUDA.

@@ -86,10 +86,14 @@ absl::StatusOr<GpuDevices> ParseDevices(const std::string& binary, const std::st
   return found;
 }
 
-// "emulated", "cuda:0", and llama.cpp's "CUDA0"; "" for what is no name.
+bool IsEmulated(const std::string& name) {
+  return name == "emulated" || absl::StartsWith(name, "emulated:");
+}
+
+// "emulated" with its options, "cuda:0", and llama.cpp's "CUDA0"; "" for what is no name.
 std::string DeviceName(const std::string& text) {
   const std::string name = absl::AsciiStrToLower(text);
-  if (name == "emulated") return name;
+  if (IsEmulated(name)) return name;
   if (!absl::StartsWith(name, "cuda")) return "";
   const std::string number = name.substr(name.size() > 4 && name[4] == ':' ? 5 : 4);
   const bool is_number =
@@ -141,8 +145,9 @@ absl::StatusOr<GpuDevices> ChooseGpuDevices(const std::string& choice,
   }
   RETURN_IF_ERROR(found.status());
   for (const std::string& name : names) {
+    const std::string listed = IsEmulated(name) ? "emulated" : name;  // its options are not
     const auto device = std::find_if(found->devices.begin(), found->devices.end(),
-                                     [&](const GpuDevice& d) { return d.name == name; });
+                                     [&](const GpuDevice& d) { return d.name == listed; });
     if (device == found->devices.end()) {
       return absl::NotFoundError(fmt::format(
           "--gpu-device {}: {}; there are: {}", name, found->reason,
@@ -150,6 +155,7 @@ absl::StatusOr<GpuDevices> ChooseGpuDevices(const std::string& choice,
                         [](std::string* out, const GpuDevice& d) { out->append(d.name); })));
     }
     chosen.devices.push_back(*device);
+    chosen.devices.back().name = name;
   }
   return chosen;
 }

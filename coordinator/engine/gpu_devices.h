@@ -10,7 +10,7 @@
 namespace thermocline {
 
 struct GpuDevice {
-  std::string name;         // "cuda:0", "emulated"
+  std::string name;         // "cuda:0", "emulated", "emulated:sleep=1000" (gpu_worker/device.h)
   std::string description;  // "cuda:0 (NVIDIA H100 80GB HBM3)"
   int64_t free_bytes = 0;
   int64_t total_bytes = 0;

@@ -13,6 +13,8 @@ enum class ErrorCode {
   kStalled,           // nothing but yields until the deadline, or a wait for a value without end
   kTrap,              // __trap()
   kRace,              // two threads, one of them writing, with nothing that orders them
+  kOutOfMemory,       // as a card's driver may say of a launch
+  kLost,              // the card itself is gone
   kInjected,          // a fault that a test asked for
 };
 

@@ -19,6 +19,12 @@ void Device::fail(const Error& error) {
   failed_ = true;
 }
 
+bool Device::begin_kernel() {
+  if (options_.fail_after < 0 || n_kernels_++ < options_.fail_after) return true;
+  fail(options_.fault);
+  return false;
+}
+
 Stream::Stream(Device* device) : device_(device), thread_([this] { work(); }) {}
 
 Stream::~Stream() {
@@ -45,6 +51,7 @@ void Stream::enqueue(std::function<void()> function, bool always) {
 void Stream::work() {
   std::unique_lock lock(mutex_);
   for (;;) {
+    if (queue_.empty()) slept_until_ = {};
     changed_.wait(lock, [this] { return closing_ || !queue_.empty(); });
     if (queue_.empty()) return;
     const Operation& operation = queue_.front();  // a deque's front stays when its end grows
@@ -89,12 +96,19 @@ void Stream::launch(std::shared_ptr<const Graph> graph) {
   });
 }
 
-void Stream::call(std::function<void()> function) { enqueue(std::move(function)); }
+void Stream::call(std::function<void()> function) {
+  enqueue([this, function = std::move(function)] {
+    if (!device_->begin_kernel()) return;
+    if (device_->options().sleep_per_kernel_us >= 0) return sleep();
+    function();
+  });
+}
 
 void Stream::wait_value(const uint32_t* address, uint32_t value) {
   enqueue([=, this] {
     std::atomic_ref<uint32_t> now(*const_cast<uint32_t*>(address));
     Patience patience(device_->options().stall_deadline_us);
+    slept_until_ = {};
     while (static_cast<int32_t>(now.load() - value) < 0 && !*device_->failed()) {
       if (patience.wait()) continue;
       device_->fail({ErrorCode::kStalled,
@@ -135,13 +149,19 @@ void Stream::wait(const Event& event) {
 }
 
 void Stream::run_kernel(const LaunchShape& shape, const KernelCall& call) {
+  if (!device_->begin_kernel()) return;
   const DeviceOptions& options = device_->options();
-  if (options.sleep_per_kernel_us > 0) {
-    std::this_thread::sleep_for(std::chrono::microseconds(options.sleep_per_kernel_us));
-    return;
-  }
+  if (options.sleep_per_kernel_us >= 0 && options.never_skipped != shape.name) return sleep();
+  slept_until_ = {};
   const Error error = grids_.run(shape, call, options.stall_deadline_us, device_->failed());
   if (!error.ok()) device_->fail(error);
+}
+
+void Stream::sleep() {
+  using Clock = std::chrono::steady_clock;
+  if (slept_until_ == Clock::time_point()) slept_until_ = Clock::now();
+  slept_until_ += std::chrono::microseconds(device_->options().sleep_per_kernel_us);
+  std::this_thread::sleep_until(slept_until_);
 }
 
 ErrorCode launch_call(Stream* stream, const LaunchShape& shape, const KernelCall& call) {

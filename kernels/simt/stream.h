@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -23,8 +24,14 @@ namespace thermocline::kernels::simt {
 struct DeviceOptions {
   // How long a kernel may do nothing but yield, or a stream wait for a value.
   int64_t stall_deadline_us = 60'000'000;
-  // Above 0: kernels are not run; each takes this long instead, asleep.
-  int64_t sleep_per_kernel_us = 0;
+  // 0 or above: kernels and calls are not run; each takes this long instead, asleep. A thread is
+  // woken late; the next one is shorter by that, unless the stream has done something else between.
+  int64_t sleep_per_kernel_us = -1;
+  // The name of a kernel that is run all the same, since others wait for what it does.
+  std::string never_skipped = "";
+  // 0 or above: after so many kernels the next one is not run, the device fails with `fault`.
+  int64_t fail_after = -1;
+  Error fault = {};
 };
 
 // The first error of any of its streams stays, as a CUDA context's does: from then on launches are
@@ -39,12 +46,15 @@ class Device {
   // faults with it.
   void fail(const Error& error);
   const std::atomic<bool>* failed() const { return &failed_; }
+  // A stream is about to do a kernel. False when the device fails instead, as its options say.
+  bool begin_kernel();
 
  private:
   const DeviceOptions options_;
   mutable std::mutex mutex_;
   Error error_;
   std::atomic<bool> failed_ = false;
+  std::atomic<int64_t> n_kernels_ = 0;
 };
 
 class Event;
@@ -68,7 +78,7 @@ class Stream {
 
   void copy(void* to, const void* from, size_t n_bytes);
   void fill(void* to, uint8_t byte, size_t n_bytes);
-  // Not called once the device has failed.
+  // A kernel that is no grid of ours. Not called once the device has failed.
   void call(std::function<void()> function);
   // Until *address - value, taken as signed, is 0 or more: cuStreamWaitValue32 with GEQ.
   void wait_value(const uint32_t* address, uint32_t value);
@@ -92,10 +102,12 @@ class Stream {
   friend ErrorCode launch_call(Stream*, const LaunchShape&, const KernelCall&);
   void enqueue(std::function<void()> function, bool always = false);
   void run_kernel(const LaunchShape& shape, const KernelCall& call);
+  void sleep();  // instead of a kernel
   void work();
 
   Device* const device_;
-  GridRunner grids_;  // used by thread_ alone
+  GridRunner grids_;                                   // used by thread_ alone
+  std::chrono::steady_clock::time_point slept_until_;  // the same; 0: it was not asleep before
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Operation> queue_;            // the first one is being done

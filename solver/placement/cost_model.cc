@@ -28,9 +28,15 @@ int64_t Count(const std::vector<Range>& ranges) {
 
 }  // namespace
 
-Engine ThermoclineEngine() { return {kThermoclineLayerUs, -1, true}; }
-Engine PowerInferEngine() { return {kPowerInferLayerUs, kPowerInferHandoverUs, true}; }
-Engine LlamaCppEngine() { return {kLlamaCppLayerUs, kLlamaCppHandoverUs, false}; }
+Engine ThermoclineEngine() { return {.gpu_layer_us = kThermoclineLayerUs}; }
+Engine PowerInferEngine() {
+  return {.gpu_layer_us = kPowerInferLayerUs, .handover_us = kPowerInferHandoverUs};
+}
+Engine LlamaCppEngine() {
+  return {.gpu_layer_us = kLlamaCppLayerUs,
+          .handover_us = kLlamaCppHandoverUs,
+          .meets_in_every_layer = false};
+}
 
 std::vector<double> TouchedBytes(const LayerShape& layer, double weight_bits,
                                  const FiringTable& firing, const LayerMode& mode) {
@@ -153,6 +159,8 @@ void CostModel::Predict(const std::vector<std::vector<double>>& touched, Plan* p
       double neurons_us = 0;
       for (const Range& range : layer.neurons[r]) neurons_us += Sum(touched[l], range);
       neurons_us *= us_per_byte;
+      const bool is_gpu = hardware_.ranks[r].kind == RankKind::kGpu;
+      if (is_gpu && neurons_us > 0) neurons_us += engine_.gpu_ffn_us;
       attention = std::max(attention, heads_us);
       predictor = std::max(predictor, decide_us);
       ffn = std::max(ffn, neurons_us);

@@ -18,6 +18,7 @@
 //     In a mixture of experts, F in off, exact, sketch, threshold counts as often as the expert is
 //     used.
 //   B_r          = described bandwidth * kCpuShare or * kGpuShare
+//                  and a GPU's neurons take ffn_us more, which others may compute theirs in
 //   losses_l     = layer_us where a GPU works in the layer; and for every exchange (one when the
 //                  FFN is on several ranks, one more when attention is) the hand-over: with a GPU
 //                  handover_us and the payload over its link, among CPUs kSharedMemoryUs.
@@ -52,6 +53,7 @@ inline constexpr double kSharedMemoryUs = 5.8;  // measured
 // How an engine runs a layer.
 struct Engine {
   double gpu_layer_us = 0;  // lost on a GPU in each layer: launches or barriers, norms, rounding
+  double gpu_ffn_us = 0;    // the same while it computes neurons, and others theirs
   double handover_us = -1;  // GPU and others meet; -1: what the hardware says
   bool meets_in_every_layer = true;  // false: only where the home changes (a split by layers)
 };

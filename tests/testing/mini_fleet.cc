@@ -55,9 +55,10 @@ absl::StatusOr<std::unique_ptr<MiniFleet>> MiniFleet::Create(const GgufFile* fil
     fleet->ranks_.push_back(std::move(rank));
   }
   for (const auto& rank : fleet->ranks_) {
-    rank->thread = std::thread([rank = rank.get()] {
+    rank->thread = std::thread([rank = rank.get(), segment = fleet->segment_.get()] {
       rank->end = rank->forward != nullptr ? rank->forward->Serve(*rank->exchange)
                                            : rank->device_forward->Serve(*rank->exchange);
+      if (!rank->end.ok()) segment->Stop(StopReason::kFailed);
     });
   }
   return fleet;
@@ -98,7 +99,7 @@ absl::Status MiniFleet::MakeCpuRank(const RankPlan& plan, const ShardSpec& spec,
 absl::Status MiniFleet::MakeGpuRank(const ShardSpec& spec, Rank* rank) {
   const DeviceForward::Options options = {options_.batch_size, options_.max_logit_rows,
                                           /*n_slots=*/1, options_.n_ctx};
-  ASSIGN_OR_RETURN(rank->device, OpenDevice("emulated"));
+  rank->device = OpenEmulatedDevice(options_.device);
   ASSIGN_OR_RETURN(
       rank->device_shard,
       DeviceShard::Create(
@@ -112,11 +113,16 @@ absl::Status MiniFleet::MakeGpuRank(const ShardSpec& spec, Rank* rank) {
   return absl::OkStatus();
 }
 
-MiniFleet::~MiniFleet() {
+MiniFleet::~MiniFleet() { Stop(); }
+
+std::vector<absl::Status> MiniFleet::Stop() {
+  std::vector<absl::Status> ends;
   if (segment_ != nullptr) segment_->Stop(StopReason::kShutdown);
   for (const auto& rank : ranks_) {
     if (rank->thread.joinable()) rank->thread.join();
+    ends.push_back(rank->end);
   }
+  return ends;
 }
 
 absl::StatusOr<std::vector<float>> MiniFleet::Run(const std::vector<int32_t>& tokens,

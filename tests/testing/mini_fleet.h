@@ -34,6 +34,7 @@ struct MiniFleetOptions {
   const GgufFile* predictor_file = nullptr;
   const Predictor* predictor = nullptr;
   kernels::DeviceKvType device_kv_type = kernels::DeviceKvType::kF16;
+  EmulatedOptions device;  // of ranks of kind gpu
   TokenMode token_mode = TokenMode::kAsPlanned;
   std::vector<TokenMode> token_modes;  // of positions, over and over, instead; or empty
   bool rotates_logit_rows = false;  // a step's first token has the second row, the last the first
@@ -53,6 +54,9 @@ class MiniFleet {
   // returns the logits of all of them, [n_tokens, n_vocab].
   absl::StatusOr<std::vector<float>> Run(const std::vector<int32_t>& tokens, int64_t n_past,
                                          int64_t step_tokens);
+  // Stops all ranks; how each ended. A rank that failed has stopped the others by itself, as the
+  // coordinator would.
+  std::vector<absl::Status> Stop();
   const ModelConfig& config() const { return config_; }
   // Of all ranks and layers.
   FfnCounts Counts() const;
