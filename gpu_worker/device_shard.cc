@@ -250,9 +250,11 @@ void DeviceShard::AddVector(const GgufFile* file, const GgufTensor* tensor,
 // The image of all of it, by as many threads as pay: packing reads the file and writes as much.
 void DeviceShard::Pack(const Job& job, uint8_t* image) {
   constexpr int64_t kBytesOfThread = 1 << 20;
-  const int64_t n_threads = std::clamp<int64_t>(
-      std::min<int64_t>(std::thread::hardware_concurrency(), job.n_bytes / kBytesOfThread), 1,
-      job.n_units);
+  // A rank may have no row of the output matrix, say: no unit then.
+  const int64_t n_threads =
+      std::max<int64_t>(std::min<int64_t>({std::thread::hardware_concurrency(),
+                                           job.n_bytes / kBytesOfThread, job.n_units}),
+                        1);
   std::fill_n(image, job.n_bytes, uint8_t{0});
   std::vector<std::thread> threads;
   for (int64_t i = 1; i < n_threads; ++i) {
