@@ -96,6 +96,7 @@ class CudaDevice : public Device {
     return blocks_.back();
   }
   absl::StatusOr<uint8_t*> AllocateHost(int64_t n_bytes) override {
+    BeCurrent();
     void* block = nullptr;
     RETURN_IF_ERROR(
         Status(cudaHostAlloc(&block, static_cast<size_t>(n_bytes), cudaHostAllocDefault),
@@ -104,10 +105,12 @@ class CudaDevice : public Device {
     return host_blocks_.back();
   }
   void FreeHost(uint8_t* memory) override {
+    BeCurrent();
     std::erase(host_blocks_, memory);
     cudaFreeHost(memory);
   }
   absl::StatusOr<uint8_t*> Register(void* host, int64_t n_bytes) override {
+    BeCurrent();
     RETURN_IF_ERROR(
         Status(cudaHostRegister(host, static_cast<size_t>(n_bytes), cudaHostRegisterMapped),
                "cudaHostRegister"));
@@ -151,10 +154,12 @@ class CudaDevice : public Device {
         "cublasGemmEx");
   }
   absl::Status BeginCapture() override {
+    BeCurrent();
     return Status(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal),
                   "cudaStreamBeginCapture");
   }
   absl::StatusOr<std::unique_ptr<DeviceGraph>> EndCapture() override {
+    BeCurrent();
     cudaGraph_t captured = nullptr;
     RETURN_IF_ERROR(Status(cudaStreamEndCapture(stream_, &captured), "cudaStreamEndCapture"));
     auto graph = std::make_unique<CudaGraph>();
@@ -164,10 +169,12 @@ class CudaDevice : public Device {
     return graph;
   }
   absl::Status Launch(DeviceGraph* graph) override {
+    BeCurrent();
     return Status(cudaGraphLaunch(static_cast<CudaGraph*>(graph)->graph, stream_),
                   "cudaGraphLaunch");
   }
   absl::StatusOr<bool> IsIdle() override {
+    BeCurrent();
     const cudaError_t error = cudaStreamQuery(stream_);
     if (error == cudaErrorNotReady) {
       cudaGetLastError();  // it is none, and does not stay

@@ -94,10 +94,11 @@ int64_t DeviceFfn::HostBytes(const Sizes& sizes) {
   return PlaceStaged(sizes, nullptr, &unused);
 }
 
-DeviceFfn::DeviceFfn(const DeviceShard* shard, Device* device, const Sizes& sizes,
-                     uint8_t* workspace, uint8_t* host)
+DeviceFfn::DeviceFfn(const DeviceShard* shard, Device* device, DeviceProduct* product,
+                     const Sizes& sizes, uint8_t* workspace, uint8_t* host)
     : shard_(shard),
       device_(device),
+      product_(product),
       ops_(device->ops()),
       sizes_(sizes),
       neuron_stride_(RoundUp(sizes.max_neurons, 4)),
@@ -134,16 +135,33 @@ absl::Status DeviceFfn::Product(const kernels::DeviceMatrix& weights, const kern
 
 absl::Status DeviceFfn::Run(int64_t index, const Input& input, float* out) {
   const DeviceLayer& layer = shard_->layers()[index];
+  DeviceCounts* counts = buffers_.counts + index;
+  if (layer.mode == Sparsity::kPredict) RETURN_IF_ERROR(Choose(layer, input, counts));
+  RETURN_IF_ERROR(is_prompt() ? GatesAndUpsOfPrompt(layer, input, counts)
+                              : GatesAndUps(layer, input, counts));
+  RETURN_IF_ERROR(Gated(layer, layer.mode == Sparsity::kOff ? nullptr : buffers_.mask));
+  if (!is_prompt()) return Down(layer, out);
+  RETURN_IF_ERROR(product_->SetInput(buffers_.gate, neuron_stride_, layer.n_neurons, n_tokens_));
+  return product_->AddNeurons(layer.down, out);
+}
+
+absl::Status DeviceFfn::GatesAndUps(const DeviceLayer& layer, const Input& input,
+                                    DeviceCounts* counts) {
+  const kernels::RowList all, list = {buffers_.rows, buffers_.n_rows, layer.n_neurons};
   const bool is_sparse = layer.mode != Sparsity::kOff, predicts = layer.mode == Sparsity::kPredict;
-  const kernels::RowList list = {buffers_.rows, buffers_.n_rows, layer.n_neurons};
-  if (predicts) RETURN_IF_ERROR(Choose(layer, input, buffers_.counts + index));
-  RETURN_IF_ERROR(Product(layer.gate, predicts ? list : kernels::RowList(), input.q, input.normed,
-                          sizes_.d_model, buffers_.gate, neuron_stride_));
-  if (is_sparse) RETURN_IF_ERROR(Fire(layer, buffers_.counts + index));
-  RETURN_IF_ERROR(Product(layer.up, is_sparse ? list : kernels::RowList(), input.q, input.normed,
-                          sizes_.d_model, buffers_.up, neuron_stride_));
-  RETURN_IF_ERROR(Gated(layer, is_sparse ? buffers_.mask : nullptr));
-  return Down(layer, out);
+  RETURN_IF_ERROR(Product(layer.gate, predicts ? list : all, input.q, input.normed, sizes_.d_model,
+                          buffers_.gate, neuron_stride_));
+  if (is_sparse) RETURN_IF_ERROR(Fire(layer, counts));
+  return Product(layer.up, is_sparse ? list : all, input.q, input.normed, sizes_.d_model,
+                 buffers_.up, neuron_stride_);
+}
+
+absl::Status DeviceFfn::GatesAndUpsOfPrompt(const DeviceLayer& layer, const Input& input,
+                                            DeviceCounts* counts) {
+  RETURN_IF_ERROR(product_->SetInput(input.normed, sizes_.d_model, sizes_.d_model, n_tokens_));
+  RETURN_IF_ERROR(product_->Multiply(layer.gate, buffers_.gate, neuron_stride_));
+  if (layer.mode != Sparsity::kOff) RETURN_IF_ERROR(Fire(layer, counts));
+  return product_->Multiply(layer.up, buffers_.up, neuron_stride_);
 }
 
 absl::Status DeviceFfn::Choose(const DeviceLayer& layer, const Input& input, DeviceCounts* counts) {
@@ -241,10 +259,11 @@ void DeviceFfn::CollectCounts() {
     counts.neurons += n_all;
     counts.computed += predicts ? step.chosen[0] : n_all;
     counts.fired += step.fired[0];
-    counts.bytes +=
-        (predicts ? step.chosen[1] : n_neurons) * static_cast<uint64_t>(BytesOfRow(layer.gate));
-    counts.bytes += step.fired[1] * static_cast<uint64_t>(BytesOfRow(layer.up)) +
-                    step.fired[1] * down_bytes / n_neurons;
+    const uint64_t n_gates = predicts && !is_prompt() ? step.chosen[1] : n_neurons;
+    const uint64_t n_others = is_prompt() ? n_neurons : step.fired[1];
+    counts.bytes += n_gates * static_cast<uint64_t>(BytesOfRow(layer.gate)) +
+                    n_others * static_cast<uint64_t>(BytesOfRow(layer.up)) +
+                    n_others * down_bytes / n_neurons;
     if (!predicts) continue;
     counts.bytes += static_cast<uint64_t>(kernels::device_matrix_bytes(layer.predictor.fc1) +
                                           kernels::device_matrix_bytes(layer.predictor.fc2));

@@ -5,6 +5,10 @@
 // ffn_down adds neurons in an order that no list changes, those left out being passed over: so
 // exact has the bits of off, and a token's do not depend on the others of its step.
 //
+// Steps of kGemmTokens or more multiply all gates and ups and add all neurons by GEMM, in f16: of
+// so many tokens hardly a neuron is needed by none. What a token's mask rules out adds nothing
+// there either. Their bits are not those of smaller steps.
+//
 // Mode sketch is computed as exact is: the hot neurons' gates are read in full.
 #pragma once
 
@@ -15,6 +19,7 @@
 #include "common/exchange/exchange.h"
 #include "common/worker/ffn_counts.h"
 #include "gpu_worker/device.h"
+#include "gpu_worker/device_product.h"
 #include "gpu_worker/device_shard.h"
 
 namespace thermocline {
@@ -34,10 +39,10 @@ class DeviceFfn {
   static Sizes SizesOf(const DeviceShard& shard, int64_t max_tokens);
   static int64_t WorkspaceBytes(const Sizes& sizes);
   static int64_t HostBytes(const Sizes& sizes);
-  // All must outlive the object; workspace: of WorkspaceBytes, on the device; host: of HostBytes,
-  // pinned; 256-byte aligned.
-  DeviceFfn(const DeviceShard* shard, Device* device, const Sizes& sizes, uint8_t* workspace,
-            uint8_t* host);
+  // All must outlive the object; product: of prompts, null where no step is one; workspace: of
+  // WorkspaceBytes, on the device; host: of HostBytes, pinned; 256-byte aligned.
+  DeviceFfn(const DeviceShard* shard, Device* device, DeviceProduct* product, const Sizes& sizes,
+            uint8_t* workspace, uint8_t* host);
 
   // A layer's input, on the device.
   struct Input {
@@ -90,11 +95,16 @@ class DeviceFfn {
   absl::Status Product(const kernels::DeviceMatrix& weights, const kernels::RowList& list,
                        const kernels::DeviceRows& q, const float* x, int64_t x_stride, float* out,
                        int64_t out_stride);
+  bool is_prompt() const { return product_ != nullptr && n_tokens_ >= kGemmTokens; }
+  absl::Status GatesAndUps(const DeviceLayer& layer, const Input& input, DeviceCounts* counts);
+  absl::Status GatesAndUpsOfPrompt(const DeviceLayer& layer, const Input& input,
+                                   DeviceCounts* counts);
   absl::Status Gated(const DeviceLayer& layer, const uint8_t* mask);
   absl::Status Down(const DeviceLayer& layer, float* out);
 
   const DeviceShard* shard_;
   Device* device_;
+  DeviceProduct* product_;
   const kernels::DeviceOps& ops_;
   const Sizes sizes_;
   const int64_t neuron_stride_, rank_stride_;

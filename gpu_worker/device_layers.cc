@@ -31,6 +31,13 @@ DeviceLayers::Sizes DeviceLayers::SizesOf(const ModelConfig& config, const Shard
       kernels::attend_bytes(options.max_tokens, static_cast<int32_t>(sizes.q_width / config.d_head),
                             static_cast<int32_t>(config.d_head), options.n_ctx - 1);
   sizes.ffn_bytes = DeviceFfn::WorkspaceBytes(ffn);
+  if (options.max_tokens >= kGemmTokens) {
+    sizes.product.max_tokens = options.max_tokens;
+    sizes.product.max_width = std::max({config.d_model, sizes.q_width, ffn.max_neurons});
+    // No tile is larger than a matrix.
+    sizes.product.tile_bytes = std::min(
+        kGemmTileBytes, 2 * sizes.product.max_width * std::max(config.d_model, sizes.q_width));
+  }
   return sizes;
 }
 
@@ -55,6 +62,9 @@ int64_t DeviceLayers::Place(const ModelConfig& config, const Sizes& sizes, const
   carver.Take(options.max_logit_rows * sizes.vocab, &buffers->logits);
   carver.Take(sizes.attend_bytes, &buffers->attend);
   carver.Take(sizes.ffn_bytes, &buffers->ffn);
+  if (sizes.product.max_tokens > 0) {
+    carver.Take(DeviceProduct::WorkspaceBytes(sizes.product), &buffers->product);
+  }
   return carver.n_bytes();
 }
 
@@ -111,7 +121,10 @@ DeviceLayers::DeviceLayers(const DeviceShard* shard, Device* device, const Optio
       sizes_(SizesOf(shard->config(), shard->spec(), options, ffn_sizes_)),
       buffers_(PlaceInWorkspace()),
       staged_(PlaceOnHost(host)),
-      ffn_(shard, device, ffn_sizes_, buffers_.ffn, staged_.ffn),
+      product_(sizes_.product.max_tokens == 0
+                   ? nullptr
+                   : std::make_unique<DeviceProduct>(device, sizes_.product, buffers_.product)),
+      ffn_(shard, device, product_.get(), ffn_sizes_, buffers_.ffn, staged_.ffn),
       frequencies_(RopeFrequencies(shard->config(), shard->rope_factors())) {}
 
 absl::Status DeviceLayers::Stage(const Step& step) {
@@ -170,6 +183,17 @@ absl::Status DeviceLayers::Product(const kernels::DeviceMatrix& weights, const f
       "matmul");
 }
 
+absl::Status DeviceLayers::Products(std::initializer_list<Rows> all, const float* x,
+                                    int64_t width) {
+  const bool is_prompt = product_ != nullptr && n_tokens_ >= kGemmTokens;
+  if (is_prompt) RETURN_IF_ERROR(product_->SetInput(x, width, width, n_tokens_));
+  for (const auto& [weights, out] : all) {
+    RETURN_IF_ERROR(is_prompt ? product_->Multiply(weights, out, weights.n_rows)
+                              : Product(weights, x, width, n_tokens_, out, weights.n_rows));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status DeviceLayers::Attention(int64_t index, int64_t max_position) {
   const DeviceLayer& layer = shard_->layers()[index];
   const int64_t kv_width = layer.n_kv_heads * config_.d_head;
@@ -178,10 +202,8 @@ absl::Status DeviceLayers::Attention(int64_t index, int64_t max_position) {
   const int64_t d_model = config_.d_model;
   kernels::DeviceStream* stream = device_->stream();
   RETURN_IF_ERROR(Norm(0, n_tokens_, layer.attention_norm));
-  const float* x = buffers_.normed;
-  RETURN_IF_ERROR(Product(layer.q, x, d_model, n_tokens_, buffers_.q, q_width));
-  RETURN_IF_ERROR(Product(layer.k, x, d_model, n_tokens_, buffers_.k, kv_width));
-  RETURN_IF_ERROR(Product(layer.v, x, d_model, n_tokens_, buffers_.v, kv_width));
+  RETURN_IF_ERROR(Products({{layer.q, buffers_.q}, {layer.k, buffers_.k}, {layer.v, buffers_.v}},
+                           buffers_.normed, d_model));
   RETURN_IF_ERROR(device_->Check(
       ops_.rope_store(stream, buffers_.q, buffers_.k, buffers_.v, buffers_.cos, buffers_.sin,
                       config_.n_rot, buffers_.tokens, n_tokens_, n_heads, layer.kv),
@@ -196,7 +218,7 @@ absl::Status DeviceLayers::Attention(int64_t index, int64_t max_position) {
   RETURN_IF_ERROR(device_->Check(
       ops_.quantize(stream, buffers_.attention, q_width, n_tokens_, q_width, quantized),
       "quantize"));
-  return Product(layer.o, buffers_.attention, q_width, n_tokens_, buffers_.partial, d_model);
+  return Products({{layer.o, buffers_.partial}}, buffers_.attention, q_width);
 }
 
 absl::Status DeviceLayers::Ffn(int64_t index) {

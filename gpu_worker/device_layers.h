@@ -14,6 +14,7 @@
 #include "common/exchange/exchange.h"
 #include "gpu_worker/device.h"
 #include "gpu_worker/device_ffn.h"
+#include "gpu_worker/device_product.h"
 #include "gpu_worker/device_shard.h"
 
 namespace thermocline {
@@ -75,6 +76,7 @@ class DeviceLayers {
     float* logits;                 // [max_logit_rows, vocab rows]
     uint8_t* attend;               // its workspace
     uint8_t* ffn;                  // device_ffn.h's
+    uint8_t* product;              // device_product.h's
   };
   // In pinned memory of the host, as long as the device's.
   struct Staged {
@@ -85,6 +87,7 @@ class DeviceLayers {
   };
   struct Sizes {
     int64_t q_width = 0, kv_width = 0, vocab = 0, attend_bytes = 0, ffn_bytes = 0;
+    DeviceProduct::Options product;  // of prompts; max_tokens 0: steps are too small for it
   };
 
   DeviceLayers(const DeviceShard* shard, Device* device, const Options& options, uint8_t* host);
@@ -100,8 +103,15 @@ class DeviceLayers {
 
   // Of tokens of h, into normed and input from row `to` on.
   absl::Status Norm(int64_t first_token, int64_t n_tokens, const float* weight, int64_t to = 0);
+  // out = weights times x [n_tokens, width], which is in int8 in buffers_.input, too.
   absl::Status Product(const kernels::DeviceMatrix& weights, const float* x, int64_t width,
                        int64_t n_tokens, float* out, int64_t out_stride);
+  // Rows of q, k and v, or of the output: of prompts by GEMM.
+  struct Rows {
+    const kernels::DeviceMatrix& weights;
+    float* out;
+  };
+  absl::Status Products(std::initializer_list<Rows> all, const float* x, int64_t width);
 
   const DeviceShard* shard_;
   Device* device_;
@@ -112,6 +122,7 @@ class DeviceLayers {
   const Sizes sizes_;
   const Buffers buffers_;
   const Staged staged_;
+  std::unique_ptr<DeviceProduct> product_;  // null: steps are too small for it
   DeviceFfn ffn_;
   std::vector<double> frequencies_;  // RoPE's
   // Of the step being run.

@@ -231,6 +231,22 @@ TEST_F(DeviceShipped, ExactIsOffAndStepsOfAnySizeAreTheSameToTheBit) {
   EXPECT_EQ(Logits(PlanOf(kNeurons / 2, Sparsity::kPredict), kTokens, 1), predicted);
 }
 
+TEST_F(DeviceShipped, PromptsByGemmGiveTheLogitsOfTheCpuInEveryMode) {
+  OpenPredictor();
+  const std::vector<int32_t> more = tokens_;
+  while (tokens_.size() < kGemmTokens + 5) tokens_.insert(tokens_.end(), more.begin(), more.end());
+  const auto by_gemm = [this](Sparsity mode) {
+    return Logits(PlanOf(kNeurons / 2, mode), kGemmTokens + 5);
+  };
+  const std::vector<float> off = by_gemm(Sparsity::kOff);
+  EXPECT_EQ(by_gemm(Sparsity::kExact), off);
+  EXPECT_LT(RelativeDistance(off, Logits(CpuPlan(Sparsity::kOff), kGemmTokens + 5)), kBound);
+  EXPECT_NE(Logits(PlanOf(kNeurons / 2, Sparsity::kOff), kGemmTokens + 5, kGemmTokens - 1), off);
+  EXPECT_LT(RelativeDistance(by_gemm(Sparsity::kPredict),
+                             Logits(CpuPlan(Sparsity::kPredict), kGemmTokens + 5)),
+            kBound);
+}
+
 TEST_F(DeviceShipped, AKvCacheInInt8GivesCloseLogitsInHalfTheMemory) {
   const Plan plan = PlanOf(0, Sparsity::kOff);
   const std::vector<float> f16 = Logits(plan, 2 * kTokens);
