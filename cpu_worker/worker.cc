@@ -60,7 +60,8 @@ absl::StatusOr<worker::v1::ConfigureResponse> CpuWorker::SetUp(
   ops_ = &kernels::ops(isa);
   node_ = request.node();
   forward_options_ = {request.f32_activations(), request.measures_recall(),
-                      model.exchange_shape.max_tokens, model.exchange_shape.max_logit_rows};
+                      model.exchange_shape.max_tokens, model.exchange_shape.max_logit_rows,
+                      trace()};
   team_ = std::make_unique<Team>(request.n_threads(), request.spin_us());
   // All that is computed is computed by the team, and what it touches first lies on its node.
   RETURN_IF_ERROR(team_->BindToNode(request.node()));

@@ -30,6 +30,7 @@ absl::Status PhasedRank::Expect(Phase phase) const {
 
 void PhasedRank::DropAll() {
   Drop();
+  trace_.reset();
   model_.reset();
   carrier_.clear();
   phase_ = Phase::kNew;
@@ -43,6 +44,7 @@ absl::StatusOr<worker::v1::ConfigureResponse> PhasedRank::Configure(
   }
   DropAll();
   ASSIGN_OR_RETURN(model_, OpenModel(request));
+  if (request.trace()) trace_ = std::make_unique<TraceRecorder>();
   absl::StatusOr<worker::v1::ConfigureResponse> response = SetUp(request, *model_);
   if (!response.ok()) {
     DropAll();
@@ -83,6 +85,14 @@ absl::Status PhasedRank::Serve(Exchange& exchange) {
   std::lock_guard<std::mutex> lock(mutex_);
   DropAll();
   return end;
+}
+
+absl::StatusOr<std::vector<TraceSpan>> PhasedRank::ReadTrace() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (trace_ == nullptr) {
+    return absl::FailedPreconditionError("this worker was not configured to trace its steps");
+  }
+  return trace_->Read();
 }
 
 worker::v1::StatsResponse PhasedRank::Stats() const {

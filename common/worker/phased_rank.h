@@ -2,6 +2,7 @@
 // says what each of these takes.
 #pragma once
 
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -24,6 +25,7 @@ class PhasedRank : public Rank {
   absl::Status StartServing(const std::string& carrier) final;
   absl::Status Serve(Exchange& exchange) final;
   worker::v1::StatsResponse Stats() const final;
+  absl::StatusOr<std::vector<TraceSpan>> ReadTrace() const final;
   int32_t rank() const final { return rank_; }
   uint32_t epoch() const final { return epoch_; }
   const ExchangeShape& exchange_shape() const final { return exchange_shape_; }
@@ -43,7 +45,8 @@ class PhasedRank : public Rank {
 
   std::mutex& mutex() const { return mutex_; }  // guards the phase; steps run without it
   Phase phase() const { return phase_; }
-  absl::Status Expect(Phase phase) const;  // FailedPrecondition in another one
+  TraceRecorder* trace() const { return trace_.get(); }  // since SetUp; null: steps are not traced
+  absl::Status Expect(Phase phase) const;                // FailedPrecondition in another one
 
  private:
   void DropAll();
@@ -51,6 +54,7 @@ class PhasedRank : public Rank {
   mutable std::mutex mutex_;
   Phase phase_ = Phase::kNew;
   std::optional<OpenedModel> model_;  // closed when the shard is loaded
+  std::unique_ptr<TraceRecorder> trace_;
   std::string carrier_;
   int32_t rank_ = -1;
   uint32_t epoch_ = 0;

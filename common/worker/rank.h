@@ -14,6 +14,7 @@
 #include "common/exchange/exchange.h"
 #include "common/exchange/segment.h"
 #include "common/plan/plan.h"
+#include "common/util/trace.h"
 #include "proto/worker.pb.h"
 
 namespace thermocline {
@@ -65,6 +66,10 @@ class Rank {
   // The one started last; FailedPrecondition without one, InvalidArgument for a layer that the
   // model does not have.
   virtual absl::StatusOr<std::shared_ptr<const CaptureView>> ReadCapture(int32_t layer) const = 0;
+
+  // Of the last steps; FailedPrecondition where they are not traced. From any thread, also while
+  // steps run.
+  virtual absl::StatusOr<std::vector<TraceSpan>> ReadTrace() const = 0;
 
   // Of the configuration; valid after Configure.
   virtual int32_t rank() const = 0;

@@ -156,4 +156,25 @@ grpc::Status WorkerService::ReadCapture(grpc::ServerContext*,
   }));
 }
 
+grpc::Status WorkerService::ReadTrace(grpc::ServerContext*, const worker::v1::ReadTraceRequest*,
+                                      grpc::ServerWriter<worker::v1::TraceSpans>* writer) {
+  constexpr int kMessageSpans = 4096;
+  return ToGrpc(Guarded([&]() -> absl::Status {
+    ASSIGN_OR_RETURN(const std::vector<TraceSpan> spans, worker_->ReadTrace());
+    worker::v1::TraceSpans message;
+    for (size_t i = 0; i < spans.size(); ++i) {
+      worker::v1::TraceSpan* span = message.add_spans();
+      span->set_op(static_cast<int32_t>(spans[i].op));
+      span->set_layer(spans[i].layer);
+      span->set_step(spans[i].step);
+      span->set_begin_ns(spans[i].begin_ns);
+      span->set_duration_ns(spans[i].end_ns - spans[i].begin_ns);
+      if (message.spans_size() < kMessageSpans && i + 1 < spans.size()) continue;
+      if (!writer->Write(message)) break;
+      message.clear_spans();
+    }
+    return absl::OkStatus();
+  }));
+}
+
 }  // namespace thermocline

@@ -35,6 +35,9 @@ class WorkerService final : public WorkerServiceBase {
                            const worker::v1::ReadCaptureRequest* request,
                            grpc::ServerWriter<worker::v1::CapturedLayer>* writer) override;
 
+  grpc::Status ReadTrace(grpc::ServerContext* context, const worker::v1::ReadTraceRequest* request,
+                         grpc::ServerWriter<worker::v1::TraceSpans>* writer) override;
+
   // Serves one Exchange call; what ExchangeServer::ServeCall takes.
   absl::Status ServeStream(FrameStream& stream);
 

@@ -92,6 +92,9 @@ void AddFleetFlags(FlagSet* flags, FleetFlags* values) {
   flags->String({"--tls-cert"}, "FILE", &options->tls_cert, "PEM: the certificate to show others");
   flags->String({"--tls-key"}, "FILE", &options->tls_key, "PEM: the key of --tls-cert");
   flags->Group("Output");
+  flags->String({"--trace"}, "FILE", &options->trace_path,
+                "where to write, at the end, when what happened in the last steps: for "
+                "ui.perfetto.dev");
   flags->Bool({"--quiet", "-q"}, &values->quiet, "nothing but results and errors");
   flags->Bool({"--verbose", "-v"}, &values->verbose, "say more of what happens");
 }

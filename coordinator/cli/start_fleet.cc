@@ -75,7 +75,16 @@ std::string DescribeModes(const Plan& plan) {
 }
 
 absl::StatusOr<std::unique_ptr<Fleet>> StartFleet(const Program& program,
-                                                  const FleetOptions& options) {
+                                                  const FleetOptions& asked) {
+  FleetOptions options = asked;
+  options.on_trace = [&program, path = asked.trace_path](const absl::Status& status) {
+    if (status.ok()) {
+      program.Note(fmt::format("trace of the last steps: {}", path));
+    } else {
+      program.Error(absl::Status(
+          status.code(), fmt::format("no trace was written: {}", std::string(status.message()))));
+    }
+  };
   Progress progress("loading", stderr, !program.quiet());
   absl::StatusOr<std::unique_ptr<Fleet>> fleet = Fleet::Start(
       options, [&](int64_t done, int64_t total) { progress.Update(done, total); },

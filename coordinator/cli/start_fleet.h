@@ -11,10 +11,10 @@
 
 namespace thermocline {
 
-// Cancelled when a signal came meanwhile.
 // "off", "sketch (1 to 2 bits)", or "exact and sketch (1 bit)" when layers differ.
 std::string DescribeModes(const Plan& plan);
 
+// Cancelled when a signal came meanwhile. The program must outlive the fleet.
 absl::StatusOr<std::unique_ptr<Fleet>> StartFleet(const Program& program,
                                                   const FleetOptions& options);
 

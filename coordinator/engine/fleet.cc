@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "common/util/status_macros.h"
+#include "coordinator/engine/trace_file.h"
 #include "coordinator/engine/worker_handle.h"
 #include "fmt/format.h"
 
@@ -22,6 +23,10 @@ absl::Status CannotCompute(const absl::Status& reason) {
 }  // namespace
 
 Fleet::~Fleet() {
+  if (trace_ != nullptr && is_standing_) {
+    const absl::Status saved = SaveTrace();
+    if (options_.on_trace) options_.on_trace(saved);
+  }
   {
     std::lock_guard<std::mutex> lock(mutex_);
     is_ending_ = true;
@@ -93,6 +98,7 @@ absl::Status Fleet::Run(absl::Span<const TokenInput> tokens) {
     return absl::InvalidArgumentError(fmt::format("a step has 1 to {} tokens, this one has {}",
                                                   options_.batch_size, tokens.size()));
   }
+  const int64_t begin_ns = MonotonicNs();
   step_tokens_.clear();
   int32_t n_rows = 0;
   const int64_t d_model = model_->config().d_model;
@@ -111,8 +117,17 @@ absl::Status Fleet::Run(absl::Span<const TokenInput> tokens) {
     return absl::InvalidArgumentError(fmt::format("{} tokens want logits, a step has at most {}",
                                                   n_rows, options_.max_logit_rows));
   }
+  const int64_t post_ns = MonotonicNs();
   const absl::Status status = driver_->Run(step_tokens_, n_rows, options_.stall_timeout_ms);
-  return status.ok() ? status : ExplainFailure(status);
+  if (!status.ok()) return ExplainFailure(status);
+  if (trace_ != nullptr) {
+    const int64_t end_ns = MonotonicNs();
+    trace_->BeginStep(driver_->steps(), begin_ns);
+    trace_->Add(TraceOp::kEmbed, -1, begin_ns, post_ns);
+    trace_->Add(TraceOp::kRun, -1, post_ns, end_ns);
+    trace_->EndStep(end_ns);
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Fleet::ExplainFailure(const absl::Status& step_status) {
@@ -144,6 +159,21 @@ absl::StatusOr<std::vector<worker::v1::StatsResponse>> Fleet::Stats() {
     all.push_back(std::move(stats));
   }
   return all;
+}
+
+absl::Status Fleet::SaveTrace() {
+  RETURN_IF_ERROR(state());
+  std::vector<RankTrace> ranks;
+  for (const auto& worker : workers_) {
+    ASSIGN_OR_RETURN(const worker::v1::StatsResponse stats, worker->Stats());
+    ASSIGN_OR_RETURN(std::vector<TraceSpan> spans, worker->ReadTrace());
+    const std::string name = stats.device().empty()
+                                 ? fmt::format("{} thread{}, {}", stats.n_threads(),
+                                               stats.n_threads() == 1 ? "" : "s", stats.isa())
+                                 : stats.device();
+    ranks.push_back({name, std::move(spans), worker->process() == nullptr});
+  }
+  return WriteTrace(options_.trace_path, trace_->Read(), std::move(ranks));
 }
 
 absl::StatusOr<FleetTotals> Fleet::Totals() {

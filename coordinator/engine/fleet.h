@@ -15,6 +15,7 @@
 #include "absl/types/span.h"
 #include "common/exchange/step_driver.h"
 #include "common/plan/plan.h"
+#include "common/util/trace.h"
 #include "coordinator/engine/fleet_totals.h"
 #include "coordinator/engine/model_header.h"
 #include "coordinator/engine/sparse_setup.h"
@@ -51,6 +52,9 @@ struct FleetOptions {
   double vram_budget_bytes = 0;           // of each GPU; 0: what is free, less a margin
   bool splits_ffn = true;                 // between GPUs and CPUs, by a profile
   std::string tls_ca, tls_cert, tls_key;  // for workers on other hosts
+  std::string trace_path;                 // a file for the last steps' spans; "": none
+  // Told at the fleet's end whether that file was written, if steps were traced; may be null.
+  std::function<void(const absl::Status&)> on_trace;
 };
 
 class Fleet : public Stepper {
@@ -63,7 +67,7 @@ class Fleet : public Stepper {
   static absl::StatusOr<std::unique_ptr<Fleet>> Start(const FleetOptions& options,
                                                       const OnProgress& on_progress,
                                                       const std::atomic<bool>* cancelled);
-  // Ends the workers that it spawned and waits for them.
+  // Writes the trace, ends the workers that it spawned and waits for them.
   ~Fleet() override;
 
   const ModelHeader& model() const { return *model_; }
@@ -114,6 +118,7 @@ class Fleet : public Stepper {
   int32_t SampledBy(int32_t layer) const;  // a rank
   // Gives up when the connection to a worker on an address is gone; its process can't be watched.
   void LookAtConnections();
+  absl::Status SaveTrace();
   // Calls all workers at the same time, each from a thread of its own.
   void OnAllWorkers(const std::function<void(size_t index)>& call);
   // A call to a worker failed for good: returns the reason, which may be that its process ended.
@@ -130,6 +135,7 @@ class Fleet : public Stepper {
   std::unique_ptr<StepDriver> driver_;
   std::vector<std::unique_ptr<WorkerHandle>> workers_;  // [n_ranks]
   std::vector<StepToken> step_tokens_;                  // of the step being posted
+  std::unique_ptr<TraceRecorder> trace_;                // null: steps are not traced
   mutable std::mutex mutex_;
   absl::Status failure_;                    // guarded by mutex_
   bool is_standing_ = false;                // guarded by mutex_; the exchange is connected

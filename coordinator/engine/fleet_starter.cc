@@ -14,6 +14,7 @@
 #include "common/util/version.h"
 #include "coordinator/engine/gpu_devices.h"
 #include "coordinator/engine/start_plan.h"
+#include "coordinator/engine/trace_file.h"
 #include "coordinator/engine/worker_handle.h"
 #include "fmt/format.h"
 
@@ -75,10 +76,12 @@ FleetStarter::FleetStarter(const FleetOptions& options, const Fleet::OnProgress&
     : options_(options), on_progress_(on_progress), cancelled_(cancelled) {}
 
 absl::StatusOr<std::unique_ptr<Fleet>> FleetStarter::Start() {
+  if (!options_.trace_path.empty()) RETURN_IF_ERROR(CheckTracePath(options_.trace_path));
   fleet_.reset(new Fleet());
   ASSIGN_OR_RETURN(fleet_->model_,
                    ModelHeader::Open(options_.model_path, options_.hidden_activation));
   fleet_->options_ = options_;
+  if (!options_.trace_path.empty()) fleet_->trace_ = std::make_unique<TraceRecorder>();
   const int64_t n_ctx_train = fleet_->model_->config().n_ctx_train;
   fleet_->n_ctx_ = options_.n_ctx > 0 ? options_.n_ctx : n_ctx_train;
   fleet_->options_.batch_size = std::min(options_.batch_size, fleet_->n_ctx_);
@@ -288,6 +291,7 @@ worker::v1::ConfigureRequest FleetStarter::ConfigureRequestFor(int32_t rank) con
   request.set_epoch(fleet_->segment_->header().epoch);
   request.set_spin_us(spin_us_);
   request.set_exchange_layout(kExchangeLayout);
+  request.set_trace(!options_.trace_path.empty());
   return request;
 }
 

@@ -17,6 +17,7 @@ constexpr std::chrono::seconds kAttach(30);
 constexpr std::chrono::seconds kStats(10);
 // From the first byte of a test's buffer that is touched to the last read of it.
 constexpr std::chrono::seconds kReadTest(120);
+constexpr std::chrono::seconds kReadTrace(60);     // megabytes
 constexpr std::chrono::seconds kReadCapture(600);  // gigabytes, over any network
 
 void SetTimeout(grpc::ClientContext* context, std::chrono::seconds timeout) {
@@ -167,6 +168,24 @@ absl::StatusOr<WorkerHandle::Captured> WorkerHandle::ReadCapture(int32_t layer) 
   const grpc::Status status = reader->Finish();
   if (!status.ok()) return Named(status);
   return captured;
+}
+
+absl::StatusOr<std::vector<TraceSpan>> WorkerHandle::ReadTrace() {
+  grpc::ClientContext context;
+  SetTimeout(&context, kReadTrace);
+  const auto reader = stub_->ReadTrace(&context, worker::v1::ReadTraceRequest());
+  std::vector<TraceSpan> spans;
+  worker::v1::TraceSpans message;
+  while (reader->Read(&message)) {
+    for (const worker::v1::TraceSpan& span : message.spans()) {
+      if (span.op() < 0 || span.op() >= kTraceOps) continue;  // no op of ours
+      spans.push_back({span.begin_ns(), span.begin_ns() + span.duration_ns(), span.step(),
+                       span.layer(), static_cast<TraceOp>(span.op())});
+    }
+  }
+  const grpc::Status status = reader->Finish();
+  if (!status.ok()) return Named(status);
+  return spans;
 }
 
 }  // namespace thermocline

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "common/plan/plan.h"
 #include "common/rpc/proxy.h"
+#include "common/util/trace.h"
 #include "coordinator/engine/worker_process.h"
 #include "proto/worker.grpc.pb.h"
 
@@ -61,6 +62,7 @@ class WorkerHandle {
     std::vector<float> samples;   // [n_samples, d_model]
   };
   absl::StatusOr<Captured> ReadCapture(int32_t layer);
+  absl::StatusOr<std::vector<TraceSpan>> ReadTrace();
 
   // Carries the exchange over gRPC from now on. The segment must outlive the handle.
   void StartProxy(Segment* segment, Range vocab);
