@@ -1,6 +1,7 @@
 // Set-up, loading, captures, what it says of itself.
 #include "cpu_worker/worker.h"
 
+#include <algorithm>
 #include <limits>
 #include <new>
 
@@ -29,6 +30,20 @@ void FillTotals(const Forward::Totals& totals, worker::v1::StatsResponse* respon
   times->set_other_ns(ns(TraceOp::kOther));
 }
 
+absl::StatusOr<kernels::KvType> KvTypeOf(const worker::v1::ConfigureRequest& request) {
+  if (request.kv_type() == "f16") return kernels::KvType::kF16;
+  if (request.kv_type() == "f32") return kernels::KvType::kF32;
+  const bool holds_none = std::all_of(request.layers().begin(), request.layers().end(),
+                                      [](const worker::v1::LayerShard& layer) {
+                                        return layer.kv_heads().begin() == layer.kv_heads().end();
+                                      });
+  if (request.kv_type() == "q8_0" && holds_none) return kernels::KvType::kF16;
+  return absl::UnimplementedError(fmt::format(
+      "a CPU rank's KV cache is f16 or f32, not {}, and this one holds attention heads; "
+      "take --kv-type f16",
+      request.kv_type()));
+}
+
 }  // namespace
 
 // Each refers to those below it.
@@ -46,6 +61,7 @@ absl::StatusOr<worker::v1::ConfigureResponse> CpuWorker::SetUp(
     return absl::InvalidArgumentError(
         fmt::format("this is a CPU worker; {} is a GPU worker's to compute on", request.device()));
   }
+  ASSIGN_OR_RETURN(const kernels::KvType kv_type, KvTypeOf(request));
   ASSIGN_OR_RETURN(const kernels::Isa isa, IsaFromName(request.isa()));
   ASSIGN_OR_RETURN(shard_, Shard::Create(model.file.get(), model.config, model.spec,
                                          model.of_predictor(), &model.predictor));
@@ -53,10 +69,8 @@ absl::StatusOr<worker::v1::ConfigureResponse> CpuWorker::SetUp(
   for (const ShardSpec::Layer& layer : model.spec.layers) {
     heads_per_layer.push_back(layer.kv_heads.size());
   }
-  ASSIGN_OR_RETURN(
-      cache_,
-      KvCache::Create(heads_per_layer, request.n_slots(), request.n_ctx(), model.config.d_head,
-                      request.f32_kv() ? kernels::KvType::kF32 : kernels::KvType::kF16));
+  ASSIGN_OR_RETURN(cache_, KvCache::Create(heads_per_layer, request.n_slots(), request.n_ctx(),
+                                           model.config.d_head, kv_type));
   ops_ = &kernels::ops(isa);
   node_ = request.node();
   forward_options_ = {request.f32_activations(), request.measures_recall(),

@@ -25,11 +25,14 @@ int64_t Aligned(int64_t n_bytes) { return (n_bytes + kAlignment - 1) / kAlignmen
 absl::StatusOr<std::unique_ptr<DeviceShard>> DeviceShard::Create(
     const GgufFile* file, const ModelConfig& config, const ShardSpec& spec, const Options& options,
     Device* device, const GgufFile* predictor_file, const Predictor* predictor) {
-  if (config.d_head % 32 != 0 || config.d_head > 256) {
+  const bool attends =
+      std::any_of(spec.layers.begin(), spec.layers.end(),
+                  [](const ShardSpec::Layer& layer) { return layer.kv_heads.size() > 0; });
+  if (attends && (config.d_head % 32 != 0 || config.d_head > 256)) {
     return absl::UnimplementedError(
         fmt::format("{}: attention heads of {} values are not computed on a GPU yet, only "
                     "multiples of 32 up to "
-                    "256; leave attention to CPU ranks",
+                    "256; take --gpu-device none, or a plan that leaves attention to CPU ranks",
                     file->path(), config.d_head));
   }
   std::unique_ptr<DeviceShard> shard(new DeviceShard());

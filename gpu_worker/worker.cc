@@ -8,10 +8,10 @@ namespace thermocline {
 namespace {
 
 absl::Status CheckNumbers(const worker::v1::ConfigureRequest& request) {
-  if (request.f32_activations() || request.f32_kv()) {
+  if (request.f32_activations() || (request.kv_type() != "f16" && request.kv_type() != "q8_0")) {
     return absl::UnimplementedError(
-        fmt::format("{}: a GPU computes with int8 activations and an f16 KV cache; leave out "
-                    "--activations f32 and --kv-type f32, or take --gpu-device none",
+        fmt::format("{}: a GPU computes with int8 activations and a KV cache of f16 or q8_0; leave "
+                    "out --activations f32 and --kv-type f32, or take --gpu-device none",
                     request.device()));
   }
   if (request.measures_recall()) {
@@ -45,7 +45,10 @@ absl::StatusOr<worker::v1::ConfigureResponse> GpuWorker::SetUp(
   const DeviceShard::Options options = {.n_slots = request.n_slots(),
                                         .n_ctx = request.n_ctx(),
                                         .workspace_bytes = workspace,
-                                        .budget_bytes = request.memory_bytes()};
+                                        .budget_bytes = request.memory_bytes(),
+                                        .kv_type = request.kv_type() == "q8_0"
+                                                       ? kernels::DeviceKvType::kQ8_0
+                                                       : kernels::DeviceKvType::kF16};
   ASSIGN_OR_RETURN(shard_,
                    DeviceShard::Create(model.file.get(), model.config, model.spec, options,
                                        device_.get(), model.of_predictor(), &model.predictor));

@@ -52,7 +52,8 @@ void AddFleetFlags(FlagSet* flags, FleetFlags* values) {
              "tokens that a session can hold; 0: as the model was trained");
   flags->Int({"-b", "--batch-size"}, "tokens", &options->batch_size, 1, kMaxBatch,
              "tokens of the prompt that are computed in one step, at most");
-  flags->Choice({"--kv-type"}, {"f16", "f32"}, &values->kv_type, "numbers of the KV cache");
+  flags->Choice({"--kv-type"}, {"f16", "f32", "q8_0"}, &options->kv_type,
+                "numbers of the KV cache; f32 on CPUs only, q8_0 on GPUs only");
   flags->Bool({"--memory-f32"}, &values->memory_f32, "the same as --kv-type f32");
   flags->Choice({"--activations"}, {"int8", "f32"}, &values->activations,
                 "numbers that activations are brought to before a product; f32 is slow, for tests");
@@ -138,7 +139,7 @@ absl::Status FleetFlags::Finish(const FlagSet& flags) {
     }
   }
   options.sparsity.sketch_bits = static_cast<int32_t>(sketch_bits);
-  options.f32_kv = memory_f32 || kv_type == "f32";
+  if (memory_f32) options.kv_type = "f32";
   options.f32_activations = activations == "f32";
   options.stall_timeout_ms = worker_timeout_s * 1000;
   options.n_threads = std::max<int64_t>(options.n_threads, 0);

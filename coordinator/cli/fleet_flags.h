@@ -13,7 +13,6 @@ namespace thermocline {
 
 struct FleetFlags {
   FleetOptions options;
-  std::string kv_type = "f16";
   std::string activations = "int8";
   int64_t sketch_bits = 0;
   int64_t worker_timeout_s = 10;

@@ -36,10 +36,10 @@ struct FleetOptions {
   std::string transport = "auto";  // auto, shm, grpc; auto: shm for spawned workers
   SparsityOptions sparsity;
   bool f32_activations = false;
-  bool f32_kv = false;
-  int64_t n_workers = 0;  // 0: one per NUMA node
-  int64_t n_threads = 0;  // of all local workers; 0: the CPUs this process may use
-  int64_t n_ctx = 0;      // 0: the model's own
+  std::string kv_type = "f16";  // f16, f32 (CPU ranks only), q8_0 (GPU ranks only)
+  int64_t n_workers = 0;        // 0: one per NUMA node
+  int64_t n_threads = 0;        // of all local workers; 0: the CPUs this process may use
+  int64_t n_ctx = 0;            // 0: the model's own
   int64_t n_slots = 1;
   int64_t batch_size = 512;               // tokens of a step, at most
   int64_t max_logit_rows = 1;             // of a step

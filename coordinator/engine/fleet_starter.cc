@@ -33,6 +33,9 @@ int64_t UsableCpus(const std::vector<NumaNode>& nodes) {
   return n_cpus;
 }
 
+// Of 32 values.
+int64_t KvBytes(const std::string& type) { return type == "f32" ? 128 : type == "q8_0" ? 34 : 64; }
+
 // Finds the worker that hangs while it loads: all others may still make progress.
 class LoadWatch {
   using Clock = std::chrono::steady_clock;
@@ -125,22 +128,42 @@ absl::Status FleetStarter::MakePlan() {
     const int64_t n_ctx =
         options_.n_ctx > 0 ? fleet_->n_ctx_ : std::min(fleet_->n_ctx_, kUnaskedContext);
     const FleetOptions& options = fleet_->options_;
-    ASSIGN_OR_RETURN(GpuDevices gpus,
-                     ChooseGpuDevices(options.gpu_device, options.gpu_worker_binary));
-    fleet_->no_gpu_reason_ = gpus.reason;
-    ASSIGN_OR_RETURN(
-        *plan, PlanForStart({.n_workers = options.n_workers,
-                             .n_threads = options.n_threads,
-                             .n_kv_tokens = n_ctx * options.n_slots * (options.f32_kv ? 2 : 1),
-                             .batch_size = options.batch_size,
-                             .max_logit_rows = options.max_logit_rows,
-                             .gpus = std::move(gpus.devices),
-                             .n_gpu_layers = options.n_gpu_layers,
-                             .vram_budget_bytes = options.vram_budget_bytes,
-                             .splits_ffn = options.splits_ffn},
-                            options.sparsity, model, setup_));
+    ASSIGN_OR_RETURN(GpuDevices gpus, FindGpus());
+    ASSIGN_OR_RETURN(*plan, PlanForStart({.n_workers = options.n_workers,
+                                          .n_threads = options.n_threads,
+                                          .n_kv_tokens = n_ctx * options.n_slots *
+                                                         KvBytes(options.kv_type) / KvBytes("f16"),
+                                          .batch_size = options.batch_size,
+                                          .max_logit_rows = options.max_logit_rows,
+                                          .gpus = std::move(gpus.devices),
+                                          .n_gpu_layers = options.n_gpu_layers,
+                                          .vram_budget_bytes = options.vram_budget_bytes,
+                                          .splits_ffn = options.splits_ffn},
+                                         options.sparsity, model, setup_));
   }
   return SetThresholds(model, *plan, &setup_);
+}
+
+// With auto, what no GPU worker computes is left to CPU workers; GPUs that are named say it
+// themselves.
+absl::StatusOr<GpuDevices> FleetStarter::FindGpus() {
+  const int64_t d_head = fleet_->model_->config().d_head;
+  std::string obstacle;
+  if (d_head % 32 != 0 || d_head > 256) {
+    obstacle = fmt::format("attention heads of {} values are not computed on a GPU yet", d_head);
+  } else if (options_.f32_activations || options_.kv_type == "f32") {
+    obstacle = "GPUs compute with int8 activations and a KV cache of f16 or q8_0";
+  } else if (options_.sparsity.measures_recall) {
+    obstacle = "a GPU does not count what a predictor misses";
+  }
+  GpuDevices gpus;
+  if (options_.gpu_device == "auto" && !obstacle.empty()) {
+    gpus.reason = obstacle;
+  } else {
+    ASSIGN_OR_RETURN(gpus, ChooseGpuDevices(options_.gpu_device, options_.gpu_worker_binary));
+  }
+  fleet_->no_gpu_reason_ = gpus.reason;
+  return gpus;
 }
 
 // A plan's GPU ranks that name no device take those that were chosen, in turn. Where there are
@@ -156,9 +179,7 @@ absl::Status FleetStarter::NameDevices() {
     }
   }
   if (unnamed.empty()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const GpuDevices gpus,
-                   ChooseGpuDevices(options_.gpu_device, options_.gpu_worker_binary));
-  fleet_->no_gpu_reason_ = gpus.reason;
+  ASSIGN_OR_RETURN(const GpuDevices gpus, FindGpus());
   if (gpus.devices.empty()) return absl::OkStatus();
   if (gpus.devices.size() < unnamed.size()) {
     return absl::InvalidArgumentError(
@@ -277,7 +298,7 @@ worker::v1::ConfigureRequest FleetStarter::ConfigureRequestFor(int32_t rank) con
   if (!plan.ranks[rank].device.empty()) request.set_memory_bytes(plan.ranks[rank].memory_bytes);
   request.set_hidden_activation(options_.hidden_activation);
   request.set_f32_activations(options_.f32_activations);
-  request.set_f32_kv(options_.f32_kv);
+  request.set_kv_type(options_.kv_type);
   request.set_n_ctx(static_cast<int32_t>(fleet_->n_ctx_));
   request.set_n_slots(static_cast<int32_t>(options_.n_slots));
   const ExchangeShape& shape = fleet_->segment_->shape();

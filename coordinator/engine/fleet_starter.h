@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "coordinator/engine/fleet.h"
+#include "coordinator/engine/gpu_devices.h"
 #include "coordinator/engine/sparse_setup.h"
 
 namespace thermocline {
@@ -19,6 +20,7 @@ class FleetStarter {
 
  private:
   absl::Status MakePlan();
+  absl::StatusOr<GpuDevices> FindGpus();
   absl::Status NameDevices();
   absl::Status MakeSegment();
   absl::Status StartWorkers();

@@ -23,7 +23,9 @@ constexpr double kHandoverUs = 7.1;  // GPU.md's, of one resident kernel; all ca
 constexpr double kLinkGbps = 26;     // PCIe 4.0 x16, as pinned copies go
 // Of device_ops.h and device_forward.cc.
 constexpr double kDownTokens = 16, kNeuronChunk = 64, kAttendTile = 256, kAttendParts = 1 << 15;
-constexpr double kTileBytes = 128.0 * 1024 * 1024;
+// Of device_product.h and gemm.h: from so many tokens on, weights in f16 and cuBLAS's own.
+constexpr int64_t kGemmTokens = 48;
+constexpr double kTileBytes = 32.0 * 1024 * 1024, kGemmBytes = 32.0 * 1024 * 1024;
 
 // Buffers of a step, all ranks taken as the widest can be: values of d_ff and of d_model a token
 // (forward.h, sparse_ffn.h), and logits.
@@ -44,7 +46,12 @@ double GpuStepBytes(const StartPlanOptions& options, const ModelConfig& config) 
   const double attention_parts =
       of_head * std::max(kAttendParts,
                          static_cast<double>(config.n_heads * options.n_kv_tokens) / kAttendTile);
-  return StepBytes(options, config) + down_parts + attention_parts + kTileBytes;
+  double gemm = 0;
+  if (options.batch_size >= kGemmTokens) {
+    gemm = kGemmBytes + std::min(kTileBytes, 2 * d_model * std::max(d_model, d_ff)) +
+           2 * static_cast<double>(options.batch_size) * std::max(d_model, d_ff);
+  }
+  return StepBytes(options, config) + down_parts + attention_parts + gemm;
 }
 
 // How neurons fire, by the profile; without one all alike, in the file's order.

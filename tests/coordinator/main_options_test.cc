@@ -159,10 +159,10 @@ TEST(MainOptions, TypesOfNumbersReachTheFleet) {
   const MainOptions options =
       Parse({"-m", "m", "--kv-type", "f32", "--activations", "f32", "--worker-timeout", "3"})
           .options;
-  EXPECT_TRUE(options.fleet.options.f32_kv);
+  EXPECT_EQ(options.fleet.options.kv_type, "f32");
   EXPECT_TRUE(options.fleet.options.f32_activations);
   EXPECT_EQ(options.fleet.options.stall_timeout_ms, 3000);
-  EXPECT_TRUE(Parse({"-m", "m", "--memory_f32"}).options.fleet.options.f32_kv);
+  EXPECT_EQ(Parse({"-m", "m", "--memory_f32"}).options.fleet.options.kv_type, "f32");
 }
 
 }  // namespace

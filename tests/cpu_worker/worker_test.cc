@@ -51,6 +51,7 @@ class WorkerTest : public ::testing::Test {
     request.set_node(-1);
     request.set_n_threads(2);
     request.set_isa("auto");
+    request.set_kv_type("f16");
     request.set_n_ctx(64);
     request.set_n_slots(1);
     worker::v1::ExchangeShape* shape = request.mutable_exchange();
