@@ -75,24 +75,30 @@ absl::Status DeviceDecode::Enqueue(const Key& key) {
   const int64_t last = std::min((tile + 1) * kernels::kAttendTile, layers_->options().n_ctx) - 1;
   RETURN_IF_ERROR(device_->Upload(control_, staged_, sizeof(Control)));
   RETURN_IF_ERROR(layers_->Upload());
+  DeviceTrace& trace = layers_->trace();
   uint32_t number = 0;
   for (int64_t i = 0; i < layers_->config().n_layers; ++i) {
+    trace.StartPart(number);
     if (layers_->has_attention(i)) RETURN_IF_ERROR(layers_->Attention(i, last));
     RETURN_IF_ERROR(Meet(number++, layers_->has_attention(i)));
+    trace.StartPart(number);
     if (layers_->has_neurons(i)) RETURN_IF_ERROR(layers_->Ffn(i));
     RETURN_IF_ERROR(Meet(number++, layers_->has_neurons(i)));
   }
+  trace.StartPart(number);
   RETURN_IF_ERROR(layers_->Logits(n_rows, [this](int32_t row) { return exchange_.Logits(row); }));
   RETURN_IF_ERROR(layers_->EndStep());
   return device_->Download(staged_, control_, sizeof(Control));
 }
 
 absl::Status DeviceDecode::Meet(uint32_t number, bool has_partial) {
-  return device_->Check(
+  DeviceTrace& trace = layers_->trace();
+  RETURN_IF_ERROR(device_->Check(
       device_->ops().exchange(device_->stream(), memory_, &control_->step, number,
                               has_partial ? layers_->partial() : nullptr, layers_->h(),
-                              layers_->config().d_model, &control_->state, nullptr),
-      "exchange");
+                              layers_->config().d_model, &control_->state, trace.ExchangeTimes()),
+      "exchange"));
+  return trace.Mark(TraceOp::kAdd);
 }
 
 absl::Status DeviceDecode::Await() {

@@ -95,10 +95,11 @@ int64_t DeviceFfn::HostBytes(const Sizes& sizes) {
 }
 
 DeviceFfn::DeviceFfn(const DeviceShard* shard, Device* device, DeviceProduct* product,
-                     const Sizes& sizes, uint8_t* workspace, uint8_t* host)
+                     DeviceTrace* trace, const Sizes& sizes, uint8_t* workspace, uint8_t* host)
     : shard_(shard),
       device_(device),
       product_(product),
+      trace_(trace),
       ops_(device->ops()),
       sizes_(sizes),
       neuron_stride_(RoundUp(sizes.max_neurons, 4)),
@@ -136,13 +137,17 @@ absl::Status DeviceFfn::Product(const kernels::DeviceMatrix& weights, const kern
 absl::Status DeviceFfn::Run(int64_t index, const Input& input, float* out) {
   const DeviceLayer& layer = shard_->layers()[index];
   DeviceCounts* counts = buffers_.counts + index;
-  if (layer.mode == Sparsity::kPredict) RETURN_IF_ERROR(Choose(layer, input, counts));
+  if (layer.mode == Sparsity::kPredict) {
+    RETURN_IF_ERROR(Choose(layer, input, counts));
+    RETURN_IF_ERROR(trace_->Mark(TraceOp::kChoose));
+  }
   RETURN_IF_ERROR(is_prompt() ? GatesAndUpsOfPrompt(layer, input, counts)
                               : GatesAndUps(layer, input, counts));
+  RETURN_IF_ERROR(trace_->Mark(TraceOp::kUp));
   RETURN_IF_ERROR(Gated(layer, layer.mode == Sparsity::kOff ? nullptr : buffers_.mask));
-  if (!is_prompt()) return Down(layer, out);
-  RETURN_IF_ERROR(product_->SetInput(buffers_.gate, neuron_stride_, layer.n_neurons, n_tokens_));
-  return product_->AddNeurons(layer.down, out);
+  RETURN_IF_ERROR(trace_->Mark(TraceOp::kActivate));
+  RETURN_IF_ERROR(is_prompt() ? DownOfPrompt(layer, out) : Down(layer, out));
+  return trace_->Mark(TraceOp::kDown);
 }
 
 absl::Status DeviceFfn::GatesAndUps(const DeviceLayer& layer, const Input& input,
@@ -151,6 +156,7 @@ absl::Status DeviceFfn::GatesAndUps(const DeviceLayer& layer, const Input& input
   const bool is_sparse = layer.mode != Sparsity::kOff, predicts = layer.mode == Sparsity::kPredict;
   RETURN_IF_ERROR(Product(layer.gate, predicts ? list : all, input.q, input.normed, sizes_.d_model,
                           buffers_.gate, neuron_stride_));
+  RETURN_IF_ERROR(trace_->Mark(TraceOp::kGate));
   if (is_sparse) RETURN_IF_ERROR(Fire(layer, counts));
   return Product(layer.up, is_sparse ? list : all, input.q, input.normed, sizes_.d_model,
                  buffers_.up, neuron_stride_);
@@ -160,6 +166,7 @@ absl::Status DeviceFfn::GatesAndUpsOfPrompt(const DeviceLayer& layer, const Inpu
                                             DeviceCounts* counts) {
   RETURN_IF_ERROR(product_->SetInput(input.normed, sizes_.d_model, sizes_.d_model, n_tokens_));
   RETURN_IF_ERROR(product_->Multiply(layer.gate, buffers_.gate, neuron_stride_));
+  RETURN_IF_ERROR(trace_->Mark(TraceOp::kGate));
   if (layer.mode != Sparsity::kOff) RETURN_IF_ERROR(Fire(layer, counts));
   return product_->Multiply(layer.up, buffers_.up, neuron_stride_);
 }
@@ -215,9 +222,10 @@ absl::Status DeviceFfn::Fire(const DeviceLayer& layer, DeviceCounts* counts) {
                                         .n_tokens = n_tokens_,
                                         .n_rows = layer.n_neurons};
   SetThresholds(layer.mode == Sparsity::kThreshold ? layer.threshold : 0.0f, 0.0f, &selection);
-  return device_->Check(ops_.select(device_->stream(), selection, buffers_.rows, buffers_.n_rows,
-                                    buffers_.mask, counts->fired),
-                        "select");
+  RETURN_IF_ERROR(device_->Check(ops_.select(device_->stream(), selection, buffers_.rows,
+                                             buffers_.n_rows, buffers_.mask, counts->fired),
+                                 "select"));
+  return trace_->Mark(TraceOp::kFire);
 }
 
 absl::Status DeviceFfn::Gated(const DeviceLayer& layer, const uint8_t* mask) {
@@ -238,6 +246,11 @@ absl::Status DeviceFfn::Down(const DeviceLayer& layer, float* out) {
         "add_neurons"));
   }
   return absl::OkStatus();
+}
+
+absl::Status DeviceFfn::DownOfPrompt(const DeviceLayer& layer, float* out) {
+  RETURN_IF_ERROR(product_->SetInput(buffers_.gate, neuron_stride_, layer.n_neurons, n_tokens_));
+  return product_->AddNeurons(layer.down, out);
 }
 
 absl::Status DeviceFfn::EndStep() {

@@ -21,6 +21,7 @@
 #include "gpu_worker/device.h"
 #include "gpu_worker/device_product.h"
 #include "gpu_worker/device_shard.h"
+#include "gpu_worker/device_trace.h"
 
 namespace thermocline {
 
@@ -41,8 +42,8 @@ class DeviceFfn {
   static int64_t HostBytes(const Sizes& sizes);
   // All must outlive the object; product: of prompts, null where no step is one; workspace: of
   // WorkspaceBytes, on the device; host: of HostBytes, pinned; 256-byte aligned.
-  DeviceFfn(const DeviceShard* shard, Device* device, DeviceProduct* product, const Sizes& sizes,
-            uint8_t* workspace, uint8_t* host);
+  DeviceFfn(const DeviceShard* shard, Device* device, DeviceProduct* product, DeviceTrace* trace,
+            const Sizes& sizes, uint8_t* workspace, uint8_t* host);
 
   // A layer's input, on the device.
   struct Input {
@@ -101,10 +102,12 @@ class DeviceFfn {
                                    DeviceCounts* counts);
   absl::Status Gated(const DeviceLayer& layer, const uint8_t* mask);
   absl::Status Down(const DeviceLayer& layer, float* out);
+  absl::Status DownOfPrompt(const DeviceLayer& layer, float* out);
 
   const DeviceShard* shard_;
   Device* device_;
   DeviceProduct* product_;
+  DeviceTrace* trace_;
   const kernels::DeviceOps& ops_;
   const Sizes sizes_;
   const int64_t neuron_stride_, rank_stride_;

@@ -46,6 +46,7 @@ absl::Status DeviceForward::Serve(Exchange& exchange) {
 }
 
 absl::Status DeviceForward::RunStep(const Step& step, Exchange& exchange) {
+  layers_->trace().BeginStep(step.number);
   RETURN_IF_ERROR(layers_->Stage(step));
   const bool decodes = decode_ != nullptr && step.n_tokens() == 1;
   RETURN_IF_ERROR(decodes ? decode_->Run(step) : RunPlain(step, exchange));
@@ -54,15 +55,19 @@ absl::Status DeviceForward::RunStep(const Step& step, Exchange& exchange) {
 }
 
 absl::Status DeviceForward::RunPlain(const Step& step, Exchange& exchange) {
+  DeviceTrace& trace = layers_->trace();
   RETURN_IF_ERROR(layers_->Upload());
   for (int64_t i = 0; i < layers_->config().n_layers; ++i) {
+    trace.StartPart(2 * i);
     if (layers_->has_attention(i)) {
       RETURN_IF_ERROR(layers_->Attention(i, layers_->max_position()));
     }
     RETURN_IF_ERROR(Combine(layers_->has_attention(i), step.n_tokens(), exchange));
+    trace.StartPart(2 * i + 1);
     if (layers_->has_neurons(i)) RETURN_IF_ERROR(layers_->Ffn(i));
     RETURN_IF_ERROR(Combine(layers_->has_neurons(i), step.n_tokens(), exchange));
   }
+  trace.StartPart(2 * layers_->config().n_layers);
   RETURN_IF_ERROR(
       layers_->Logits(step.n_logit_rows, [&](int32_t row) { return exchange.Logits(row); }));
   RETURN_IF_ERROR(layers_->EndStep());
@@ -79,14 +84,18 @@ absl::Status DeviceForward::Combine(bool has_partial, int64_t n_tokens, Exchange
   }
   // Also before h is written: what was sent of it has arrived.
   RETURN_IF_ERROR(Await(exchange));
+  DeviceTrace& trace = layers_->trace();
+  trace.MarkHost(TraceOp::kLeave);
   RETURN_IF_ERROR(exchange.Arrive());
   float* h = layers_->staged_h();
   if (exchange.sliced()) {
     exchange.AddSlice(h, exchange.slice_begin(), exchange.slice_end());
     RETURN_IF_ERROR(exchange.ArriveSlices());
   }
+  trace.MarkHost(TraceOp::kWait);
   exchange.Collect(h, 0, n);
-  return device_->Upload(layers_->h(), h, n_bytes);
+  RETURN_IF_ERROR(device_->Upload(layers_->h(), h, n_bytes));
+  return trace.Mark(TraceOp::kAdd);
 }
 
 absl::Status DeviceForward::Await(Exchange& exchange) {
@@ -112,6 +121,7 @@ absl::Status DeviceForward::Await(Exchange& exchange) {
 
 void DeviceForward::CountStep() {
   layers_->CollectCounts();
+  layers_->trace().EndStep();
   std::lock_guard<std::mutex> lock(totals_mutex_);  // before the coordinator goes on: it may ask
   ++totals_.steps;
   totals_.ffn = layers_->counts();

@@ -107,11 +107,14 @@ absl::StatusOr<std::unique_ptr<DeviceLayers>> DeviceLayers::Create(const DeviceS
   const DeviceFfn::Sizes ffn = DeviceFfn::SizesOf(*shard, options.max_tokens);
   ASSIGN_OR_RETURN(uint8_t * host, device->AllocateHost(PlaceStaged(shard->config(), options, ffn,
                                                                     nullptr, &unused)));
-  return std::unique_ptr<DeviceLayers>(new DeviceLayers(shard, device, options, host));
+  ASSIGN_OR_RETURN(std::unique_ptr<DeviceTrace> trace,
+                   DeviceTrace::Create(device, shard->config().n_layers, options.trace));
+  return std::unique_ptr<DeviceLayers>(
+      new DeviceLayers(shard, device, options, host, std::move(trace)));
 }
 
 DeviceLayers::DeviceLayers(const DeviceShard* shard, Device* device, const Options& options,
-                           uint8_t* host)
+                           uint8_t* host, std::unique_ptr<DeviceTrace> trace)
     : shard_(shard),
       device_(device),
       ops_(device->ops()),
@@ -124,7 +127,8 @@ DeviceLayers::DeviceLayers(const DeviceShard* shard, Device* device, const Optio
       product_(sizes_.product.max_tokens == 0
                    ? nullptr
                    : std::make_unique<DeviceProduct>(device, sizes_.product, buffers_.product)),
-      ffn_(shard, device, product_.get(), ffn_sizes_, buffers_.ffn, staged_.ffn),
+      trace_(std::move(trace)),
+      ffn_(shard, device, product_.get(), trace_.get(), ffn_sizes_, buffers_.ffn, staged_.ffn),
       frequencies_(RopeFrequencies(shard->config(), shard->rope_factors())) {}
 
 absl::Status DeviceLayers::Stage(const Step& step) {
@@ -151,11 +155,14 @@ absl::Status DeviceLayers::Upload() {
     return device_->Upload(to, from, n * static_cast<int64_t>(sizeof(*from)));
   };
   const int64_t n_pairs = config_.n_rot / 2;
+  RETURN_IF_ERROR(trace_->Reset());
+  trace_->StartPart(0);
   RETURN_IF_ERROR(ffn_.BeginStep());
   RETURN_IF_ERROR(upload(buffers_.tokens, staged_.tokens, n_tokens_));
   RETURN_IF_ERROR(upload(buffers_.cos, staged_.cos, n_tokens_ * n_pairs));
   RETURN_IF_ERROR(upload(buffers_.sin, staged_.sin, n_tokens_ * n_pairs));
-  return upload(buffers_.h, staged_.x, n_tokens_ * config_.d_model);
+  RETURN_IF_ERROR(upload(buffers_.h, staged_.x, n_tokens_ * config_.d_model));
+  return trace_->Mark(TraceOp::kUpload);
 }
 
 absl::Status DeviceLayers::Norm(int64_t first_token, int64_t n_tokens, const float* weight,
@@ -202,27 +209,33 @@ absl::Status DeviceLayers::Attention(int64_t index, int64_t max_position) {
   const int64_t d_model = config_.d_model;
   kernels::DeviceStream* stream = device_->stream();
   RETURN_IF_ERROR(Norm(0, n_tokens_, layer.attention_norm));
+  RETURN_IF_ERROR(trace_->Mark(TraceOp::kNorm));
   RETURN_IF_ERROR(Products({{layer.q, buffers_.q}, {layer.k, buffers_.k}, {layer.v, buffers_.v}},
                            buffers_.normed, d_model));
+  RETURN_IF_ERROR(trace_->Mark(TraceOp::kQkv));
   RETURN_IF_ERROR(device_->Check(
       ops_.rope_store(stream, buffers_.q, buffers_.k, buffers_.v, buffers_.cos, buffers_.sin,
                       config_.n_rot, buffers_.tokens, n_tokens_, n_heads, layer.kv),
       "rope_store"));
+  RETURN_IF_ERROR(trace_->Mark(TraceOp::kRope));
   const float scale = 1.0f / std::sqrt(static_cast<float>(config_.d_head));
   RETURN_IF_ERROR(device_->Check(
       ops_.attend(stream, buffers_.q, buffers_.tokens, n_tokens_, n_heads, layer.kv, scale,
                   /*window=*/0, max_position, buffers_.attention, buffers_.attend),
       "attend"));
+  RETURN_IF_ERROR(trace_->Mark(TraceOp::kAttend));
   kernels::DeviceRows quantized = buffers_.input;
   quantized.stride = q_width;
   RETURN_IF_ERROR(device_->Check(
       ops_.quantize(stream, buffers_.attention, q_width, n_tokens_, q_width, quantized),
       "quantize"));
-  return Products({{layer.o, buffers_.partial}}, buffers_.attention, q_width);
+  RETURN_IF_ERROR(Products({{layer.o, buffers_.partial}}, buffers_.attention, q_width));
+  return trace_->Mark(TraceOp::kAttentionOutput);
 }
 
 absl::Status DeviceLayers::Ffn(int64_t index) {
   RETURN_IF_ERROR(Norm(0, n_tokens_, shard_->layers()[index].ffn_norm));
+  RETURN_IF_ERROR(trace_->Mark(TraceOp::kNorm));
   kernels::DeviceRows input = buffers_.input;
   input.stride = config_.d_model;
   return ffn_.Run(index, {buffers_.h, buffers_.normed, input}, buffers_.partial);
@@ -246,7 +259,12 @@ absl::Status DeviceLayers::Logits(int64_t n_rows, const std::function<float*(int
                                       buffers_.logits + row * vocab,
                                       vocab * static_cast<int64_t>(sizeof(float))));
   }
-  return absl::OkStatus();
+  return trace_->Mark(TraceOp::kOutput);
+}
+
+absl::Status DeviceLayers::EndStep() {
+  RETURN_IF_ERROR(ffn_.EndStep());
+  return trace_->Collect();
 }
 
 }  // namespace thermocline

@@ -16,6 +16,7 @@
 #include "gpu_worker/device_ffn.h"
 #include "gpu_worker/device_product.h"
 #include "gpu_worker/device_shard.h"
+#include "gpu_worker/device_trace.h"
 
 namespace thermocline {
 
@@ -26,6 +27,7 @@ class DeviceLayers {
     int64_t max_logit_rows = 1;
     int64_t n_slots = 1;
     int64_t n_ctx = 1;
+    TraceRecorder* trace = nullptr;  // of its steps, or null
   };
   // What a step needs on the device beside weights and KV cache. predictor: the one that the shard
   // is created with, or null.
@@ -51,9 +53,12 @@ class DeviceLayers {
   // Of the tokens that want some; rows(r) is where row r goes, on the host.
   absl::Status Logits(int64_t n_rows, const std::function<float*(int32_t)>& rows);
   // Asks for what the step counted; CollectCounts, when the device has done all, takes it.
-  absl::Status EndStep() { return ffn_.EndStep(); }
+  absl::Status EndStep();
   void CollectCounts() { ffn_.CollectCounts(); }
   const std::vector<FfnCounts>& counts() const { return ffn_.counts(); }
+  // Told by Upload, Attention, Ffn, Logits and EndStep what they do; parts are for the caller to
+  // start.
+  DeviceTrace& trace() { return *trace_; }
 
   bool has_attention(int64_t layer) const { return shard_->layers()[layer].n_kv_heads > 0; }
   bool has_neurons(int64_t layer) const { return shard_->layers()[layer].n_neurons > 0; }
@@ -90,7 +95,8 @@ class DeviceLayers {
     DeviceProduct::Options product;  // of prompts; max_tokens 0: steps are too small for it
   };
 
-  DeviceLayers(const DeviceShard* shard, Device* device, const Options& options, uint8_t* host);
+  DeviceLayers(const DeviceShard* shard, Device* device, const Options& options, uint8_t* host,
+               std::unique_ptr<DeviceTrace> trace);
   static Sizes SizesOf(const ModelConfig& config, const ShardSpec& spec, const Options& options,
                        const DeviceFfn::Sizes& ffn);
   // Lay buffers out from `base` and return how long they are; null: only that.
@@ -123,6 +129,7 @@ class DeviceLayers {
   const Buffers buffers_;
   const Staged staged_;
   std::unique_ptr<DeviceProduct> product_;  // null: steps are too small for it
+  const std::unique_ptr<DeviceTrace> trace_;
   DeviceFfn ffn_;
   std::vector<double> frequencies_;  // RoPE's
   // Of the step being run.

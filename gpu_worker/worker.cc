@@ -39,7 +39,7 @@ absl::StatusOr<worker::v1::ConfigureResponse> GpuWorker::SetUp(
   RETURN_IF_ERROR(CheckRange("memory_bytes", request.memory_bytes(), 0, int64_t{1} << 50));
   ASSIGN_OR_RETURN(device_, OpenDevice(request.device()));
   forward_options_ = {model.exchange_shape.max_tokens, model.exchange_shape.max_logit_rows,
-                      request.n_slots(), request.n_ctx()};
+                      request.n_slots(), request.n_ctx(), trace()};
   const int64_t workspace =
       DeviceLayers::WorkspaceBytes(model.config, model.spec, forward_options_, &model.predictor);
   const DeviceShard::Options options = {.n_slots = request.n_slots(),
