@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -30,6 +31,15 @@ struct Options {
 int Fail(const Options& options, const std::string& message) {
   fmt::print(stderr, "{}: error: {}\n", options.program, message);
   return 1;
+}
+
+// A spawned worker ends with why: to whoever reads its errors, and over the lifeline to the
+// coordinator, which tells its clients.
+[[noreturn]] void EndWith(const Options& options, const std::string& message) {
+  const int code = Fail(options, message);
+  send(static_cast<int>(options.lifeline_fd), message.data(), message.size(),
+       MSG_NOSIGNAL | MSG_DONTWAIT);
+  _exit(code);
 }
 
 // The signals that end a worker of its own (--listen), as a descriptor. One that was spawned takes
@@ -73,8 +83,8 @@ int Run(const Options& options, Rank* rank) {
                           // The coordinator sees at once that a process it spawned has ended; what
                           // others did wrong (Unavailable) is for it to tell.
                           if (is_spawned && absl::IsUnavailable(end)) return;
-                          const int code = Fail(options, std::string(end.message()));
-                          if (is_spawned) _exit(code);
+                          if (is_spawned) EndWith(options, std::string(end.message()));
+                          Fail(options, std::string(end.message()));
                         });
   grpc::ServerBuilder builder;
   ConfigureServer(&builder, options.listen);

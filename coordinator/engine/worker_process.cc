@@ -122,6 +122,12 @@ bool WorkerProcess::HasEnded(int timeout_ms) const {
   return poll(&poll_fd, 1, timeout_ms) > 0;
 }
 
+std::string WorkerProcess::LastWords() const {
+  char words[2048];
+  const ssize_t n = recv(lifeline_fd_, words, sizeof(words), MSG_DONTWAIT);
+  return n > 0 ? std::string(words, n) : "";
+}
+
 std::string WorkerProcess::DescribeEnd() {
   std::lock_guard<std::mutex> lock(mutex_);
   if (is_reaped_) return end_;
@@ -130,7 +136,9 @@ std::string WorkerProcess::DescribeEnd() {
   }
   is_reaped_ = true;
   if (!WIFSIGNALED(status)) {
-    end_ = fmt::format("exited with code {}", WEXITSTATUS(status));
+    const std::string words = LastWords();
+    end_ = fmt::format("exited with code {}{}{}", WEXITSTATUS(status), words.empty() ? "" : ": ",
+                       words);
   } else {
     end_ = fmt::format("was killed by signal {}{}", WTERMSIG(status),
                        WTERMSIG(status) == SIGKILL ? " (out of memory?)" : "");

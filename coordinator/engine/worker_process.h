@@ -33,12 +33,13 @@ class WorkerProcess {
   int TakeControlFd();                  // our end of the gRPC socket; the caller owns it
   void Hangup();                        // asks the worker to end, by closing the lifeline
   bool HasEnded(int timeout_ms) const;  // waits that long for it
-  // "was killed by signal 9", "exited with code 1"; only after the process has ended. Reaps it.
-  // From any thread.
+  // "was killed by signal 9", "exited with code 1: " and its own last words; only after the process
+  // has ended. Reaps it. From any thread.
   std::string DescribeEnd();
 
  private:
   WorkerProcess() = default;
+  std::string LastWords() const;  // that it left in the lifeline
   pid_t pid_ = -1;
   int pidfd_ = -1, lifeline_fd_ = -1, control_fd_ = -1;
   std::mutex mutex_;  // of what follows
