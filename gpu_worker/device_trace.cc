@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <iterator>
-#include <limits>
 
 #include "common/util/status_macros.h"
 
@@ -22,10 +21,8 @@ absl::StatusOr<std::unique_ptr<DeviceTrace>> DeviceTrace::Create(Device* device,
   return trace;
 }
 
-// Every reading of the device's clock between two of the host's bounds the offset.
 absl::Status DeviceTrace::Calibrate() {
   constexpr int kReadings = 10;
-  int64_t low = std::numeric_limits<int64_t>::min(), high = std::numeric_limits<int64_t>::max();
   for (int i = 0; i < kReadings; ++i) {
     const int64_t before = MonotonicNs();
     RETURN_IF_ERROR(device_->Check(device_->ops().stamp(device_->stream(), slots_), "stamp"));
@@ -33,19 +30,9 @@ absl::Status DeviceTrace::Calibrate() {
     const int64_t after = MonotonicNs();
     RETURN_IF_ERROR(device_->Download(staged_, slots_, sizeof(int64_t)));
     RETURN_IF_ERROR(device_->Synchronize());
-    low = std::max(low, before - staged_[0]);
-    high = std::min(high, after - staged_[0]);
+    clock_.Observe(before, staged_[0], staged_[0], after);
   }
-  offset_ns_ = low + (high - low) / 2;
   return absl::OkStatus();
-}
-
-// Two clocks drift by some microseconds a second; a step bounds their offset from both sides.
-void DeviceTrace::FollowClock(int64_t before_ns, int64_t first_ns, int64_t last_ns,
-                              int64_t after_ns) {
-  const int64_t low = before_ns - first_ns, high = after_ns - last_ns;
-  // Crossed: by less than the device's clock can tell.
-  offset_ns_ = low > high ? high + (low - high) / 2 : std::clamp(offset_ns_, low, high);
 }
 
 void DeviceTrace::BeginStep(uint64_t step) {
@@ -77,7 +64,7 @@ void DeviceTrace::EndStep() {
   if (first != end) {
     const auto last =
         std::find_if(std::make_reverse_iterator(end), std::make_reverse_iterator(first), is_set);
-    FollowClock(begin_ns_, *first, *last, end_ns);
+    clock_.Observe(begin_ns_, *first, *last, end_ns);
   }
   RecordStep(end_ns);
 }
@@ -87,7 +74,7 @@ void DeviceTrace::RecordStep(int64_t end_ns) {
   int64_t last_ns = begin_ns_;
   for (int64_t i = 0; i < n_slots_; ++i) {
     if (host_ns_[i] == 0 && staged_[i] == 0) continue;
-    const int64_t ns = host_ns_[i] != 0 ? host_ns_[i] : staged_[i] + offset_ns_;
+    const int64_t ns = host_ns_[i] != 0 ? host_ns_[i] : clock_.ToHost(staged_[i]);
     const auto op = static_cast<TraceOp>(i % kTraceOps);
     const bool is_of_layer = op != TraceOp::kUpload && op != TraceOp::kOutput;
     const int64_t op_end_ns = std::clamp(ns, last_ns, end_ns);

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "common/util/trace.h"
 #include "gpu_worker/device.h"
+#include "gpu_worker/device_clock.h"
 
 namespace thermocline {
 
@@ -48,8 +49,6 @@ class DeviceTrace {
   int64_t* Slot(TraceOp op) const { return slots_ + SlotIndex(op); }
   int64_t n_bytes() const { return n_slots_ * static_cast<int64_t>(sizeof(int64_t)); }
   absl::Status Calibrate();
-  // The device was at first_ns after the host's before_ns, at last_ns before its after_ns.
-  void FollowClock(int64_t before_ns, int64_t first_ns, int64_t last_ns, int64_t after_ns);
   void RecordStep(int64_t end_ns);
 
   Device* const device_;
@@ -60,7 +59,7 @@ class DeviceTrace {
   int64_t* slots_ = nullptr;      // of the device, its clock
   int64_t* staged_ = nullptr;     // the same on the host, pinned
   std::vector<int64_t> host_ns_;  // of ops that MarkHost was told of, this host's clock
-  int64_t offset_ns_ = 0;         // from the device's clock to the host's
+  DeviceClock clock_;
   uint64_t step_ = 0;
   int64_t begin_ns_ = 0;  // of the step, the host's
   int64_t part_ = 0;

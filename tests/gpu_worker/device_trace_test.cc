@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <thread>
 
 namespace thermocline {
@@ -56,6 +58,36 @@ TEST(DeviceTrace, OpsFollowOneAnotherWithinTheirStep) {
     if (span.op != TraceOp::kGate) continue;
     EXPECT_GE(span.end_ns - span.begin_ns, kGateUs * 1000);
   }
+}
+
+TEST(DeviceClock, ReadingsBoundTheOffset) {
+  DeviceClock clock;
+  clock.Observe(1000, 100, 100, 1100);
+  EXPECT_EQ(clock.ToHost(100), 1050);
+  clock.Observe(2000, 1160, 1160, 2020);  // 840 to 860
+  EXPECT_EQ(clock.ToHost(0), 860);
+  clock.Observe(3000, 2145, 2145, 3055);  // 855 to 910: no reason to move
+  EXPECT_EQ(clock.ToHost(0), 860);
+  clock.Observe(4000, 3130, 3132, 4002);  // 870
+  EXPECT_EQ(clock.ToHost(0), 870);
+  clock.Observe(5000, 4120, 4140, 5000);  // 880 to 860: crossed
+  EXPECT_EQ(clock.ToHost(0), 870);
+}
+
+// A millionth too fast, over an hour of steps of 2 ms whose host takes 50 us before and after.
+TEST(DeviceClock, FollowsADrift) {
+  constexpr int64_t kStepNs = 2'000'000, kHostNs = 50'000, kSteps = 1'800'000;
+  const auto device_at = [](int64_t host_ns) {
+    return host_ns + host_ns / 1'000'000 - 987'654'321;
+  };
+  DeviceClock clock;
+  int64_t worst = 0;
+  for (int64_t step = 0; step < kSteps; ++step) {
+    const int64_t begin = step * kStepNs, first = begin + kHostNs, last = first + 1'800'000;
+    clock.Observe(begin, device_at(first), device_at(last), last + kHostNs);
+    worst = std::max(worst, std::abs(clock.ToHost(device_at(last)) - last));
+  }
+  EXPECT_LE(worst, kHostNs + 2);
 }
 
 TEST(DeviceTrace, AStepThatIsNotTracedAsksNothingOfItsDevice) {
