@@ -46,11 +46,12 @@ absl::Status DeviceForward::Serve(Exchange& exchange) {
 }
 
 absl::Status DeviceForward::RunStep(const Step& step, Exchange& exchange) {
+  const Clock::time_point start = Clock::now();
   layers_->trace().BeginStep(step.number);
   RETURN_IF_ERROR(layers_->Stage(step));
   const bool decodes = decode_ != nullptr && step.n_tokens() == 1;
   RETURN_IF_ERROR(decodes ? decode_->Run(step) : RunPlain(step, exchange));
-  CountStep();
+  CountStep(Clock::now() - start);
   return exchange.FinishStep();
 }
 
@@ -119,11 +120,12 @@ absl::Status DeviceForward::Await(Exchange& exchange) {
   }
 }
 
-void DeviceForward::CountStep() {
+void DeviceForward::CountStep(std::chrono::nanoseconds took) {
   layers_->CollectCounts();
   layers_->trace().EndStep();
   std::lock_guard<std::mutex> lock(totals_mutex_);  // before the coordinator goes on: it may ask
   ++totals_.steps;
+  totals_.step_ns += took.count();
   totals_.ffn = layers_->counts();
 }
 

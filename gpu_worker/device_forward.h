@@ -4,6 +4,7 @@
 // sessions.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -32,6 +33,7 @@ class DeviceForward {
   // What its steps did; as of the last step that ended. May be called from any thread.
   struct Totals {
     uint64_t steps = 0;
+    int64_t step_ns = 0;  // from a step's arrival to its end, waiting for other ranks included
     std::vector<FfnCounts> ffn;  // [n_layers]; zeros in layers that leave nothing out
   };
   Totals totals() const;
@@ -45,7 +47,7 @@ class DeviceForward {
   absl::Status Combine(bool has_partial, int64_t n_tokens, Exchange& exchange);
   // Until the device has done all; says meanwhile that it works.
   absl::Status Await(Exchange& exchange);
-  void CountStep();
+  void CountStep(std::chrono::nanoseconds took);
 
   const std::unique_ptr<DeviceLayers> layers_;
   Device* const device_;

@@ -32,11 +32,10 @@ DeviceLayers::Sizes DeviceLayers::SizesOf(const ModelConfig& config, const Shard
                             static_cast<int32_t>(config.d_head), options.n_ctx - 1);
   sizes.ffn_bytes = DeviceFfn::WorkspaceBytes(ffn);
   if (options.max_tokens >= kGemmTokens) {
-    sizes.product.max_tokens = options.max_tokens;
-    sizes.product.max_width = std::max({config.d_model, sizes.q_width, ffn.max_neurons});
+    const int64_t width = std::max({config.d_model, sizes.q_width, ffn.max_neurons});
     // No tile is larger than a matrix.
-    sizes.product.tile_bytes = std::min(
-        kGemmTileBytes, 2 * sizes.product.max_width * std::max(config.d_model, sizes.q_width));
+    const int64_t most = 2 * width * std::max(config.d_model, sizes.q_width);
+    sizes.product = {options.max_tokens, width, std::min(kGemmTileBytes, most)};
   }
   return sizes;
 }
@@ -62,8 +61,8 @@ int64_t DeviceLayers::Place(const ModelConfig& config, const Sizes& sizes, const
   carver.Take(options.max_logit_rows * sizes.vocab, &buffers->logits);
   carver.Take(sizes.attend_bytes, &buffers->attend);
   carver.Take(sizes.ffn_bytes, &buffers->ffn);
-  if (sizes.product.max_tokens > 0) {
-    carver.Take(DeviceProduct::WorkspaceBytes(sizes.product), &buffers->product);
+  if (sizes.product.has_value()) {
+    carver.Take(DeviceProduct::WorkspaceBytes(*sizes.product), &buffers->product);
   }
   return carver.n_bytes();
 }
@@ -124,9 +123,9 @@ DeviceLayers::DeviceLayers(const DeviceShard* shard, Device* device, const Optio
       sizes_(SizesOf(shard->config(), shard->spec(), options, ffn_sizes_)),
       buffers_(PlaceInWorkspace()),
       staged_(PlaceOnHost(host)),
-      product_(sizes_.product.max_tokens == 0
-                   ? nullptr
-                   : std::make_unique<DeviceProduct>(device, sizes_.product, buffers_.product)),
+      product_(sizes_.product.has_value()
+                   ? std::make_unique<DeviceProduct>(device, *sizes_.product, buffers_.product)
+                   : nullptr),
       trace_(std::move(trace)),
       ffn_(shard, device, product_.get(), trace_.get(), ffn_sizes_, buffers_.ffn, staged_.ffn),
       frequencies_(RopeFrequencies(shard->config(), shard->rope_factors())) {}

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -92,7 +93,7 @@ class DeviceLayers {
   };
   struct Sizes {
     int64_t q_width = 0, kv_width = 0, vocab = 0, attend_bytes = 0, ffn_bytes = 0;
-    DeviceProduct::Options product;  // of prompts; max_tokens 0: steps are too small for it
+    std::optional<DeviceProduct::Options> product;  // of prompts; none: steps are too small for it
   };
 
   DeviceLayers(const DeviceShard* shard, Device* device, const Options& options, uint8_t* host,

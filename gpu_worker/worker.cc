@@ -83,6 +83,7 @@ void GpuWorker::FillStats(worker::v1::StatsResponse* response) const {
   if (forward_ == nullptr) return;
   const DeviceForward::Totals totals = forward_->totals();
   response->set_steps(totals.steps);
+  response->mutable_times()->set_step_ns(totals.step_ns);
   AddFfnCounts(totals.ffn, response);
 }
 

@@ -129,6 +129,7 @@ absl::Status FleetStarter::MakePlan() {
         options_.n_ctx > 0 ? fleet_->n_ctx_ : std::min(fleet_->n_ctx_, kUnaskedContext);
     const FleetOptions& options = fleet_->options_;
     ASSIGN_OR_RETURN(GpuDevices gpus, FindGpus());
+    const bool has_gpus = !gpus.devices.empty();
     ASSIGN_OR_RETURN(*plan, PlanForStart({.n_workers = options.n_workers,
                                           .n_threads = options.n_threads,
                                           .n_kv_tokens = n_ctx * options.n_slots *
@@ -140,6 +141,11 @@ absl::Status FleetStarter::MakePlan() {
                                           .vram_budget_bytes = options.vram_budget_bytes,
                                           .splits_ffn = options.splits_ffn},
                                          options.sparsity, model, setup_));
+    const bool uses_gpus = std::any_of(plan->ranks.begin(), plan->ranks.end(),
+                                       [](const RankPlan& rank) { return !rank.device.empty(); });
+    if (has_gpus && !uses_gpus) {
+      fleet_->no_gpu_reason_ = "beside the buffers of a step nothing fits in its budget";
+    }
   }
   return SetThresholds(model, *plan, &setup_);
 }

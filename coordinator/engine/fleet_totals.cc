@@ -24,6 +24,10 @@ std::string FleetTotals::Describe() const {
   std::string text = fmt::format(
       "{:.1f} % of neurons computed, {:.1f} % fired; choosing took {:.1f} % of the time",
       100 * ComputedShare(), 100 * FiredShare(), 100 * TimeShare(1));
+  if (gpu_neurons > 0 && gpu_neurons < neurons) {
+    text += fmt::format("; the {:.1f} % of neurons that are hot had {:.1f} % of the firings",
+                        100 * HotShare(), 100 * HotHitRate());
+  }
   if (mass > 0) {
     text += fmt::format("; recall {:.2f} % of firings, {:.2f} % of activation mass", 100 * Recall(),
                         100 * MassRecall());
@@ -38,6 +42,8 @@ FleetTotals FleetTotals::Since(const FleetTotals& before) const {
   d.neurons -= before.neurons;
   d.computed -= before.computed;
   d.fired -= before.fired;
+  d.gpu_neurons -= before.gpu_neurons;
+  d.gpu_fired -= before.gpu_fired;
   d.bytes -= before.bytes;
   d.missed -= before.missed;
   d.mass -= before.mass;
@@ -57,6 +63,10 @@ FleetTotals TotalsOf(const std::vector<worker::v1::StatsResponse>& ranks) {
       totals.neurons += layer.neurons();
       totals.computed += layer.computed();
       totals.fired += layer.fired();
+      if (!rank.device().empty()) {
+        totals.gpu_neurons += layer.neurons();
+        totals.gpu_fired += layer.fired();
+      }
       totals.bytes += layer.bytes();
       totals.missed += layer.missed();
       totals.mass += layer.mass();
@@ -74,6 +84,33 @@ FleetTotals TotalsOf(const std::vector<worker::v1::StatsResponse>& ranks) {
     }
   }
   return totals;
+}
+
+std::string RankTable(const std::vector<worker::v1::StatsResponse>& ranks) {
+  constexpr double kMib = 1024.0 * 1024;
+  const FleetTotals totals = TotalsOf(ranks);
+  std::string table = "rank  weights MiB  KV cache MiB  us a step  of them waiting  firings\n";
+  for (const worker::v1::StatsResponse& rank : ranks) {
+    const worker::v1::StepTimes& t = rank.times();
+    const bool is_gpu = !rank.device().empty();
+    const double steps = std::max<double>(static_cast<double>(rank.steps()), 1) * 1e3;
+    const int64_t all_ns = is_gpu
+                               ? t.step_ns()
+                               : t.attention_ns() + t.choose_ns() + t.gate_ns() + t.up_ns() +
+                                     t.down_ns() + t.exchange_ns() + t.output_ns() + t.other_ns();
+    uint64_t fired = 0;
+    for (const worker::v1::FfnCounts& layer : rank.ffn()) fired += layer.fired();
+    table += fmt::format(
+        "{:4}  {:11.1f}  {:12.1f}  {:9.0f}  {:>15}  {:>7}  {}\n", rank.rank(),
+        static_cast<double>(rank.weight_bytes()) / kMib,
+        static_cast<double>(rank.kv_bytes()) / kMib, static_cast<double>(all_ns) / steps,
+        is_gpu ? "-" : fmt::format("{:.0f}", static_cast<double>(t.exchange_ns()) / steps),
+        totals.fired == 0 ? "-"
+                          : fmt::format("{:.1f} %", 100.0 * static_cast<double>(fired) /
+                                                        static_cast<double>(totals.fired)),
+        is_gpu ? rank.device() : fmt::format("{} threads, {}", rank.n_threads(), rank.isa()));
+  }
+  return table;
 }
 
 }  // namespace thermocline

@@ -18,6 +18,7 @@ struct FleetTotals {
   uint64_t tokens = 0;  // of the busiest layer
   uint64_t neurons = 0, computed = 0, fired = 0, bytes = 0, missed = 0;
   double mass = 0, missed_mass = 0;
+  uint64_t gpu_neurons = 0, gpu_fired = 0;  // of those, on GPU ranks
   // Nanoseconds of the slowest rank, as in StepTimes: attention, choosing, gate, up, down,
   // exchange, output, other.
   static constexpr int kParts = 8;
@@ -31,13 +32,17 @@ struct FleetTotals {
   // Of firings, and of the sum of |gate| over them; where recall was measured.
   double Recall() const { return 1.0 - Share(missed, fired + missed); }
   double MassRecall() const { return mass > 0 ? 1.0 - missed_mass / mass : 1.0; }
+  // Hot neurons: what GPU ranks hold of the neurons, and of the firings.
+  double HotShare() const { return Share(gpu_neurons, neurons); }
+  double HotHitRate() const { return Share(gpu_fired, fired); }
   // Bytes of weights that a token takes, if each was a step of its own.
   double TokenBytes() const;
   // Of all the steps' time, 0..1.
   double TimeShare(int part) const;
 
-  // "28.2 % of neurons computed, 9.4 % fired; choosing took 12.3 % of the time", with recall where
-  // it was measured; "" when nothing was left out.
+  // "28.2 % of neurons computed, 9.4 % fired; choosing took 12.3 % of the time", with the hit rate
+  // of hot neurons where there are GPUs, with recall where it was measured; "" when nothing was
+  // left out.
   std::string Describe() const;
 
   FleetTotals Since(const FleetTotals& before) const;
@@ -49,5 +54,8 @@ struct FleetTotals {
 };
 
 FleetTotals TotalsOf(const std::vector<worker::v1::StatsResponse>& ranks);
+
+// One line a rank: what it is, its memory, its time a step, its neurons' share of the firings.
+std::string RankTable(const std::vector<worker::v1::StatsResponse>& ranks);
 
 }  // namespace thermocline

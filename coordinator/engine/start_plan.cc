@@ -43,9 +43,11 @@ double GpuStepBytes(const StartPlanOptions& options, const ModelConfig& config) 
   const auto d_model = static_cast<double>(config.d_model), d_ff = static_cast<double>(config.d_ff);
   const double down_parts = sizeof(float) * kDownTokens * d_model * (d_ff / kNeuronChunk + 1);
   const double of_head = sizeof(float) * static_cast<double>(config.d_head + 2);
+  const double of_token = static_cast<double>(config.n_heads) *
+                          (std::floor(static_cast<double>(options.n_kv_tokens) / kAttendTile) + 1);
   const double attention_parts =
-      of_head * std::max(kAttendParts,
-                         static_cast<double>(config.n_heads * options.n_kv_tokens) / kAttendTile);
+      of_head * std::max(of_token, std::min(static_cast<double>(options.batch_size) * of_token,
+                                            kAttendParts));
   double gemm = 0;
   if (options.batch_size >= kGemmTokens) {
     gemm = kGemmBytes + std::min(kTileBytes, 2 * d_model * std::max(d_model, d_ff)) +

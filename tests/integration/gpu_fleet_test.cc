@@ -134,6 +134,21 @@ TEST(GpuFleet, BothCarriersGiveTheSameBits) {
   std::filesystem::remove(options.plan_path);
 }
 
+// What the planner counts for a budget, weights, KV cache and buffers, is enough for the worker.
+TEST(GpuFleet, APlanForABudgetFitsInIt) {
+  for (const double gib : {0.0125, 0.014, 0.018}) {
+    for (const int64_t batch_size : {int64_t{8}, int64_t{64}}) {
+      FleetOptions options = Options();
+      options.vram_budget_bytes = gib * kGib + (batch_size < 48 ? 0 : 0.034 * kGib);
+      options.batch_size = batch_size;
+      const auto fleet = Start(options);
+      ASSERT_NE(fleet, nullptr) << gib;
+      EXPECT_GE(fleet->plan().n_ranks(), 1);
+      EXPECT_EQ(fleet->devices().size(), 1u);
+    }
+  }
+}
+
 TEST(GpuFleet, TwoGpusShareTheModel) {
   FleetOptions options = Options();
   options.gpu_device = "emulated,emulated";
@@ -175,7 +190,7 @@ TEST(GpuFleet, AGpuWorkerThatIsKilledIsNamed) {
 
 TEST(GpuFleet, WhatCannotBeIsRefusedWithTheRemedy) {
   FleetOptions options = Options();
-  options.vram_budget_bytes = 0.01 * kGib;
+  options.vram_budget_bytes = 0.0003 * kGib;
   EXPECT_THAT(ErrorOf(options), HasSubstr("raise --vram-budget"));
   options = Options();
   options.f32_activations = true;
