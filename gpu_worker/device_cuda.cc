@@ -16,6 +16,8 @@ namespace thermocline {
 #if THERMOCLINE_HAS_CUDA
 namespace {
 
+constexpr char kLowerMemory[] = "lower --gpu-layers, --vram-budget, --ctx-size or --batch-size";
+
 struct CudaGraph : DeviceGraph {
   ~CudaGraph() override { cudaGraphExecDestroy(graph); }
   cudaGraphExec_t graph = nullptr;
@@ -88,8 +90,8 @@ class CudaDevice : public Device {
       cudaGetLastError();  // it does not stay
       ASSIGN_OR_RETURN(const DeviceMemory memory, Memory());
       return absl::ResourceExhaustedError(
-          fmt::format("{}: no memory for {} bytes: {} of {} are free", name_, n_bytes,
-                      memory.free_bytes, memory.total_bytes));
+          fmt::format("{}: no memory for {} bytes: {} of {} are free; {}", name_, n_bytes,
+                      memory.free_bytes, memory.total_bytes, kLowerMemory));
     }
     RETURN_IF_ERROR(Status(error, "cudaMalloc"));
     blocks_.push_back(static_cast<uint8_t*>(block));
@@ -111,9 +113,13 @@ class CudaDevice : public Device {
   }
   absl::StatusOr<uint8_t*> Register(void* host, int64_t n_bytes) override {
     BeCurrent();
-    RETURN_IF_ERROR(
-        Status(cudaHostRegister(host, static_cast<size_t>(n_bytes), cudaHostRegisterMapped),
-               "cudaHostRegister"));
+    const cudaError_t error =
+        cudaHostRegister(host, static_cast<size_t>(n_bytes), cudaHostRegisterMapped);
+    if (error != cudaSuccess) {
+      return absl::InternalError(
+          fmt::format("{}: cudaHostRegister of {} bytes: {} ({}); --transport grpc does without",
+                      name_, n_bytes, cudaGetErrorName(error), cudaGetErrorString(error)));
+    }
     registered_.push_back(host);
     void* device = nullptr;
     RETURN_IF_ERROR(Status(cudaHostGetDevicePointer(&device, host, 0), "cudaHostGetDevicePointer"));
@@ -200,10 +206,15 @@ class CudaDevice : public Device {
   // Errors of a context stay: after one the worker has to be started again.
   absl::Status Status(cudaError_t error, const char* call) const {
     if (error == cudaSuccess) return absl::OkStatus();
+    const std::string text = fmt::format("{}: {}: {} ({})", name_, call, cudaGetErrorName(error),
+                                         cudaGetErrorString(error));
+    if (error == cudaErrorMemoryAllocation) {
+      return absl::ResourceExhaustedError(fmt::format("{}; {}", text, kLowerMemory));
+    }
     return absl::InternalError(
-        fmt::format("{}: {}: {} ({}); start the fleet again, and see "
-                    "nvidia-smi and the kernel's log if it comes again",
-                    name_, call, cudaGetErrorName(error), cudaGetErrorString(error)));
+        text +
+        "; start the fleet again, and see nvidia-smi and the kernel's log, or take --gpu-device "
+        "none, if it comes again");
   }
   absl::Status Status(cublasStatus_t error, const char* call) const {
     if (error == CUBLAS_STATUS_SUCCESS) return absl::OkStatus();

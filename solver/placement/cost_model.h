@@ -53,9 +53,9 @@ inline constexpr double kSharedMemoryUs = 5.8;  // measured
 // How an engine runs a layer.
 struct Engine {
   double gpu_layer_us = 0;  // lost on a GPU in each layer: launches or barriers, norms, rounding
-  double gpu_ffn_us = 0;    // the same while it computes neurons, and others theirs
   double handover_us = -1;  // GPU and others meet; -1: what the hardware says
   bool meets_in_every_layer = true;  // false: only where the home changes (a split by layers)
+  double gpu_ffn_us = 0;  // beside gpu_layer_us, while a GPU computes neurons, and others theirs
 };
 Engine ThermoclineEngine();
 Engine PowerInferEngine();

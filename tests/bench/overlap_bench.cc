@@ -210,8 +210,8 @@ double Bench::Predict(const Split& split) const {
   hardware.ranks[kCpu].gbps = neuron_bytes / (cpu_neuron_us_ * 1e3) / kCpuShare;
   const auto sleep_us = static_cast<double>(options_.sleep_us);
   const Engine engine = {.gpu_layer_us = static_cast<double>(n_head_kernels_) * sleep_us,
-                         .gpu_ffn_us = static_cast<double>(n_ffn_kernels_) * sleep_us,
-                         .handover_us = exchange_us_};
+                         .handover_us = exchange_us_,
+                         .gpu_ffn_us = static_cast<double>(n_ffn_kernels_) * sleep_us};
   const std::vector<FiringTable> firing = FiringOfCurve(shape_, DefaultCurve(shape_));
   std::vector<std::vector<double>> touched;
   for (size_t i = 0; i < shape_.layers.size(); ++i) {

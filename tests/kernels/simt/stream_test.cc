@@ -171,5 +171,40 @@ TEST_F(StreamTest, ADeviceMaySleepInsteadOfComputing) {
   EXPECT_GE(std::chrono::steady_clock::now() - begin, milliseconds(12));
 }
 
+TEST_F(StreamTest, ASleepingDeviceRunsTheKernelThatOthersWaitFor) {
+  Device device({.sleep_per_kernel_us = 1000, .never_skipped = "answer"});
+  Stream stream(&device);
+  unsigned flag = 1;
+  bool called = false;
+  launch(&stream, {"trap", 1, 64}, emulated::trap_in_thread, 3);
+  launch(&stream, {"answer", 1, 1}, emulated::answer, &flag, 1);
+  stream.call([&] { called = true; });
+  EXPECT_TRUE(stream.synchronize().ok());
+  EXPECT_EQ(flag, 2u);
+  EXPECT_FALSE(called);
+}
+
+TEST_F(StreamTest, LateWakeUpsOfASleepingDeviceDoNotAddUp) {
+  constexpr int kKernels = 600, kSleepUs = 200;  // a thread is woken some 60 us late
+  Device device({.sleep_per_kernel_us = kSleepUs});
+  Stream stream(&device);
+  Event begin, end;
+  stream.record(&begin);
+  for (int i = 0; i < kKernels; ++i) launch(&stream, {"trap", 1, 64}, emulated::trap_in_thread, 3);
+  stream.record(&end);
+  EXPECT_TRUE(stream.synchronize().ok());
+  EXPECT_GE(Event::elapsed_us(begin, end), kKernels * kSleepUs);
+  EXPECT_LT(Event::elapsed_us(begin, end), kKernels * kSleepUs * 115 / 100);
+}
+
+TEST_F(StreamTest, ADeviceMayFailAtAKernel) {
+  Device device({.fail_after = 2, .fault = {ErrorCode::kLost, "it is gone"}});
+  Stream stream(&device);
+  int n_calls = 0;
+  for (int i = 0; i < 5; ++i) stream.call([&] { ++n_calls; });
+  expect_error(stream.synchronize(), ErrorCode::kLost, {"it is gone"});
+  EXPECT_EQ(n_calls, 2);
+}
+
 }  // namespace
 }  // namespace thermocline::kernels::simt

@@ -53,6 +53,20 @@ TEST(CostModel, AddsAttentionSlowestRankAndLosses) {
   EXPECT_NEAR(plan.layers[0].predicted_us[1], 500 * cpu, 0.06);
 }
 
+TEST(CostModel, OthersComputeNeuronsWhileAGpuLosesTimeWithIts) {
+  const ModelShape shape = TinyShape(1);
+  const Hardware hardware = *ParseHardware("gpu(8GiB,1000GB/s)+(8GiB,10GB/s)");
+  const auto step_us = [&](const Engine& engine, double touched) {
+    Plan plan = PlanOf(1, {{0, 4}, {4, 4}}, {{0, 6}, {6, 8}});
+    CostModel(shape, hardware, engine, 0).Predict({std::vector<double>(8, touched)}, &plan);
+    return plan.predicted_us;
+  };
+  const Engine none = {.handover_us = 7}, lost = {.handover_us = 7, .gpu_ffn_us = 50};
+  const double cpu = 1e-3 / (10 * kCpuShare), gpu = 1e-3 / (1000 * kGpuShare);
+  EXPECT_NEAR(step_us(lost, 1e6), step_us(none, 1e6), 0.11);  // the CPU's two take 286 us
+  EXPECT_NEAR(step_us(lost, 1e3) - step_us(none, 1e3), 50 + 6e3 * gpu - 2e3 * cpu, 0.11);
+}
+
 TEST(CostModel, NothingIsExchangedByARankAlone) {
   const ModelShape shape = TinyShape(3);
   const Hardware hardware = *ParseHardware("2x(8GiB,10GB/s)");
