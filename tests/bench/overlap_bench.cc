@@ -14,7 +14,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -186,7 +185,8 @@ absl::Status Bench::Calibrate() {
   const double sleeps_us = static_cast<double>(n_layers() * options_.sleep_us);
   gpu_us_ = us[1] - us[0];
   cpu_neuron_us_ = (us[2] - us[0]) / static_cast<double>(n_cpu);
-  n_ffn_kernels_ = std::llround(gpu_us_ / sleeps_us);
+  // What else a kernel's wake-up costs makes more of them, never fewer.
+  n_ffn_kernels_ = static_cast<int64_t>(gpu_us_ / sleeps_us + 0.25);
   n_head_kernels_ = static_cast<int64_t>(us[0] / sleeps_us);
   exchange_us_ = us[0] / static_cast<double>(n_layers()) -
                  static_cast<double>(n_head_kernels_ * options_.sleep_us);
