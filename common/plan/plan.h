@@ -28,10 +28,10 @@ const char* RankKindName(RankKind kind);  // "cpu", "gpu"
 struct RankPlan {
   int32_t node = -1;  // NUMA node on its host, -1: wherever the worker is started
   int32_t n_threads = 1;
-  std::string address;  // "host:port" of a worker that runs already; "": spawned on this host
+  std::string address = {};  // "host:port" of a worker that runs already; "": spawned on this host
   RankKind kind = RankKind::kCpu;
   int64_t memory_bytes = 0;  // that the rank may allocate; 0: nothing was promised
-  std::string device;        // of kind gpu: "cuda:N" or "emulated"; "": chosen at the start
+  std::string device = {};   // of kind gpu: "cuda:N" or "emulated"; "": chosen at the start
   bool operator==(const RankPlan&) const = default;
 };
 

@@ -83,7 +83,7 @@ void AddBenchFlags(FlagSet* flags, BenchOptions* options) {
   IntList(flags, {"-n", "--n-gen"}, 0, kMaxTokens, &options->n_gen,
           "tokens generated, from an empty context; 0: no decode");
   IntList(flags, {"-t", "--threads"}, -1, kMaxThreads, &options->n_threads,
-          "threads of all local workers together; 0 or -1: the CPUs that this process may use");
+          "threads of all local CPU workers together; 0 or -1: the CPUs that this process may use");
   IntList(flags, {"--workers"}, 0, kMaxRanks, &options->n_workers,
           "local workers; 0: one for each NUMA node");
   ChoiceList(flags, {"--transport"}, {"auto", "shm", "grpc"}, &options->transports,

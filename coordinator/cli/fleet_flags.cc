@@ -102,8 +102,9 @@ void AddFleetFlags(FlagSet* flags, FleetFlags* values) {
 
 void AddPlacementFlags(FlagSet* flags, FleetOptions* options) {
   flags->Group("Workers and mode");
-  flags->Int({"-t", "--threads"}, "N", &options->n_threads, -1, kMaxThreads,
-             "threads of all local workers together; 0 or -1: the CPUs that this process may use");
+  flags->Int(
+      {"-t", "--threads"}, "N", &options->n_threads, -1, kMaxThreads,
+      "threads of all local CPU workers together; 0 or -1: the CPUs that this process may use");
   flags->Int({"--workers"}, "N", &options->n_workers, 0, kMaxRanks,
              "local workers to start; 0: one for each NUMA node");
   flags->Choice({"--transport"}, {"auto", "shm", "grpc"}, &options->transport,

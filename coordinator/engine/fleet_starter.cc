@@ -208,7 +208,9 @@ absl::Status FleetStarter::MakeSegment() {
   RETURN_IF_ERROR(shape.Check());
   int64_t local_threads = 0;
   for (const RankPlan& rank : fleet_->plan_.ranks) {
-    if (rank.address.empty()) local_threads += rank.n_threads;
+    if (!rank.address.empty()) continue;
+    const bool is_emulated = rank.device.starts_with("emulated");  // whose stream is a thread, too
+    local_threads += rank.n_threads + (is_emulated ? 1 : 0);
   }
   spin_us_ = local_threads <= UsableCpus(UsableNodes()) ? kSpinUs : 0;
   const uint32_t epoch = std::random_device()();

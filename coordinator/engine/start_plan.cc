@@ -75,7 +75,10 @@ absl::StatusOr<Hardware> LocalHardware(const StartPlanOptions& options,
   int64_t n_cpus = 0;
   for (const NumaNode& node : nodes) n_cpus += static_cast<int64_t>(node.cpus.size());
   const int64_t n_workers = options.n_workers > 0 ? options.n_workers : n_nodes;
-  const int64_t n_threads = options.n_threads > 0 ? options.n_threads : std::max(n_cpus, n_workers);
+  // A GPU's worker waits for it and wakes others, for which it wants a CPU of its own.
+  const auto n_gpus = static_cast<int64_t>(options.gpus.size());
+  const int64_t n_threads =
+      options.n_threads > 0 ? options.n_threads : std::max(n_cpus - n_gpus, n_workers);
   if (n_workers > kMaxRanks) {
     return absl::InvalidArgumentError(
         fmt::format("{} workers are more than the {} possible", n_workers, kMaxRanks));

@@ -45,6 +45,24 @@ TEST(LocalHardware, WorkersOfANodeShareItsMemoryByTheirThreads) {
   EXPECT_LE(on_first, 60.0 * kGib);
 }
 
+TEST(LocalHardware, GpusComeFirstAndHaveACpuEach) {
+  StartPlanOptions options;
+  options.gpus = {{"cuda:0", "a card", 8 * kGib, 8 * kGib, 500}, {"cuda:1", "", kGib, kGib, 400}};
+  options.cpu_thread_gbps = 10;
+  const auto hardware = LocalHardware(options, kTwo, {64 * kGib, 8 * kGib});
+  ASSERT_TRUE(hardware.ok()) << hardware.status();
+  ASSERT_EQ(hardware->ranks.size(), 4u);
+  EXPECT_EQ(hardware->ranks[0].kind, RankKind::kGpu);
+  EXPECT_EQ(hardware->ranks[1].gbps, 400);
+  EXPECT_LT(hardware->ranks[0].memory_bytes, 8.0 * kGib);
+  EXPECT_GT(hardware->ranks[0].memory_bytes, 7.0 * kGib);
+  EXPECT_EQ(hardware->ranks[2].n_threads + hardware->ranks[3].n_threads, 8 - 2);
+  EXPECT_EQ(hardware->ranks[2].gbps, 10.0 * hardware->ranks[2].n_threads);
+  options.n_threads = 8;
+  const auto all = LocalHardware(options, kTwo, {64 * kGib, 8 * kGib});
+  EXPECT_EQ(all->ranks[2].n_threads + all->ranks[3].n_threads, 8) << "as asked for";
+}
+
 TEST(LocalHardware, AnOnlyNodeIsBoundToNothing) {
   const auto hardware = LocalHardware({}, {{3, {0}}}, {kGib});
   ASSERT_TRUE(hardware.ok()) << hardware.status();

@@ -34,9 +34,9 @@ struct MiniFleetOptions {
   const GgufFile* predictor_file = nullptr;
   const Predictor* predictor = nullptr;
   kernels::DeviceKvType device_kv_type = kernels::DeviceKvType::kF16;
-  EmulatedOptions device;  // of ranks of kind gpu
+  EmulatedOptions device = {};  // of ranks of kind gpu
   TokenMode token_mode = TokenMode::kAsPlanned;
-  std::vector<TokenMode> token_modes;  // of positions, over and over, instead; or empty
+  std::vector<TokenMode> token_modes = {};  // of positions, over and over, instead; or empty
   bool rotates_logit_rows = false;  // a step's first token has the second row, the last the first
 };
 
