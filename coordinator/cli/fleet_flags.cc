@@ -49,7 +49,7 @@ void AddFleetFlags(FlagSet* flags, FleetFlags* values) {
   flags->Group("Model and fleet");
   flags->String({"-m", "--model"}, "FILE", &options->model_path, "the model, a GGUF file");
   flags->Int({"-c", "--ctx-size"}, "tokens", &options->n_ctx, 0, kMaxContext,
-             "tokens that a session can hold; 0: as the model was trained");
+             "tokens that a session can hold; 0: as the model was trained, with GPUs 4096 at most");
   flags->Int({"-b", "--batch-size"}, "tokens", &options->batch_size, 1, kMaxBatch,
              "tokens of the prompt that are computed in one step, at most");
   flags->Choice({"--kv-type"}, {"f16", "f32", "q8_0"}, &options->kv_type,

@@ -36,6 +36,11 @@ int64_t UsableCpus(const std::vector<NumaNode>& nodes) {
 // Of 32 values.
 int64_t KvBytes(const std::string& type) { return type == "f32" ? 128 : type == "q8_0" ? 34 : 64; }
 
+bool UsesGpus(const Plan& plan) {
+  return std::any_of(plan.ranks.begin(), plan.ranks.end(),
+                     [](const RankPlan& rank) { return !rank.device.empty(); });
+}
+
 // Finds the worker that hangs while it loads: all others may still make progress.
 class LoadWatch {
   using Clock = std::chrono::steady_clock;
@@ -141,11 +146,13 @@ absl::Status FleetStarter::MakePlan() {
                                           .vram_budget_bytes = options.vram_budget_bytes,
                                           .splits_ffn = options.splits_ffn},
                                          options.sparsity, model, setup_));
-    const bool uses_gpus = std::any_of(plan->ranks.begin(), plan->ranks.end(),
-                                       [](const RankPlan& rank) { return !rank.device.empty(); });
-    if (has_gpus && !uses_gpus) {
+    if (has_gpus && !UsesGpus(*plan)) {
       fleet_->no_gpu_reason_ = "beside the buffers of a step nothing fits in its budget";
     }
+  }
+  // On a GPU a KV cache is there as a whole from the start.
+  if (options_.n_ctx == 0 && UsesGpus(*plan)) {
+    fleet_->n_ctx_ = std::min(fleet_->n_ctx_, kUnaskedContext);
   }
   return SetThresholds(model, *plan, &setup_);
 }
