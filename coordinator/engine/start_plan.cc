@@ -19,9 +19,8 @@ constexpr double kProgramBytes = 64.0 * 1024 * 1024;
 constexpr double kUsableShare = 0.9;
 // Of a GPU's free memory, what is left to others when no budget is given.
 constexpr double kGpuMargin = 256.0 * 1024 * 1024;
-constexpr double kHandoverUs = 7.1;  // GPU.md's, of one resident kernel; all cards are taken so
-constexpr double kLinkGbps = 26;     // PCIe 4.0 x16, as pinned copies go
-// Of device_ops.h and device_forward.cc.
+// Of kernels/cuda/device_ops.h and gpu_worker/device_ffn.cc; gpu_fleet_test starts fleets at
+// budgets that were planned with them.
 constexpr double kDownTokens = 16, kNeuronChunk = 64, kAttendTile = 256, kAttendParts = 1 << 15;
 // Of device_product.h and gemm.h: from so many tokens on, weights in f16 and cuBLAS's own.
 constexpr int64_t kGemmTokens = 48;
@@ -37,8 +36,8 @@ double StepBytes(const StartPlanOptions& options, const ModelConfig& config) {
   return sizeof(float) * (n_tokens * of_token + n_logits);
 }
 
-// The same on a GPU (device_forward.h): with a mask and scores of the neurons, partial sums of
-// ffn_down and of attention, and tiles of weights for prompts.
+// The same on a GPU (device_layers.h, device_ffn.h): with a mask and scores of the neurons, partial
+// sums of ffn_down and of attention, and tiles of weights for prompts.
 double GpuStepBytes(const StartPlanOptions& options, const ModelConfig& config) {
   const auto d_model = static_cast<double>(config.d_model), d_ff = static_cast<double>(config.d_ff);
   const double down_parts = sizeof(float) * kDownTokens * d_model * (d_ff / kNeuronChunk + 1);

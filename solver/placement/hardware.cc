@@ -20,9 +20,7 @@ constexpr double kGib = 1024.0 * 1024 * 1024;
 constexpr int64_t kMaxTimes = 64;  // of "Nx"
 
 // Memory bandwidth: the makers' data sheets; link: the generation of PCIe that the card has, at
-// what pinned copies reach of it (about 85 %); h100: measured, 2026-11-23, as is the hand-over (a
-// resident kernel and a spinning thread of another process), which stands for all cards.
-constexpr double kHandoverUs = 7.1;
+// what pinned copies reach of it (about 85 %); h100: measured, 2026-11-23.
 struct KnownGpu {
   const char* name;
   double gib, gbps, link_gbps;
@@ -96,7 +94,7 @@ absl::StatusOr<HardwareRank> ParseRank(const std::string& part, const std::strin
   rank.kind = name == "gpu" ? RankKind::kGpu : RankKind::kCpu;
   rank.name = name == "gpu" ? "gpu" : "cpu";
   if (rank.kind == RankKind::kGpu) {
-    rank.link_gbps = 26;
+    rank.link_gbps = kLinkGbps;
     rank.handover_us = kHandoverUs;
   }
   const std::vector<std::string> fields =

@@ -11,6 +11,11 @@
 
 namespace thermocline {
 
+// Of a GPU that nothing more is known of: PCIe 4.0 x16 as pinned copies go; and one exchange as
+// measured on an H100, 2026-11-23 (a resident kernel and a spinning thread of another process).
+inline constexpr double kLinkGbps = 26;
+inline constexpr double kHandoverUs = 7.1;
+
 struct HardwareRank {
   RankKind kind = RankKind::kCpu;
   std::string name;         // "rtx4090", "gpu", "cpu"
