@@ -179,7 +179,8 @@ TEST_F(CoordinatorDaemon, ARunningRequestDoesNotKeepItAlive) {
 }
 
 TEST_F(CoordinatorDaemon, CtrlCEndsMainWhenTheDaemonIsStopped) {
-  Child talk({ProgramPath("main"), "--coordinator", address_, "-i", "--quiet", "-n", "4"});
+  Child talk(
+      {ProgramPath("main"), "--coordinator", address_, "-i", "--quiet", "-n", "4", "--temp", "0"});
   talk.Type("The king\n");
   ASSERT_TRUE(talk.WaitForOut(" ", 30s)) << talk.err();
   daemon_.Signal(SIGSTOP);
