@@ -220,7 +220,8 @@ absl::Status DeviceLayers::Attention(int64_t index, int64_t max_position) {
   const float scale = 1.0f / std::sqrt(static_cast<float>(config_.d_head));
   RETURN_IF_ERROR(device_->Check(
       ops_.attend(stream, buffers_.q, buffers_.tokens, n_tokens_, n_heads, layer.kv, scale,
-                  /*window=*/0, max_position, buffers_.attention, buffers_.attend),
+                  /*window=*/0, max_position, buffers_.attention, /*state=*/nullptr,
+                  buffers_.attend),
       "attend"));
   RETURN_IF_ERROR(trace_->Mark(TraceOp::kAttend));
   kernels::DeviceRows quantized = buffers_.input;

@@ -2,7 +2,7 @@
 // merge of tiles. FlashAttention (arXiv 2205.14135) with tiles at absolute places, whose results
 // are merged in ascending order: the order of every sum follows from a token's own positions, so
 // that neither its neighbours in a step nor who computes which tile shows in the bits. Reads of the
-// cache: kv.cuh.
+// cache: kv.cuh. What others made of positions that are not in it: merge_late.cu.
 #include "kernels/cuda/exp.cuh"
 #include "kernels/cuda/functions.cuh"
 #include "kernels/cuda/kv.cuh"
@@ -25,6 +25,7 @@ struct AttendCall {
   float scale;
   int64_t window;
   float* out;               // [n_tokens, n_heads, d_head]
+  float* state;             // [n_tokens, n_heads, 2]: max, sum; null: not wanted
   float* partial;           // [n_tokens, n_heads, n_tiles, 2 + d_head]: max, sum, o; null: none
   int32_t n_tiles;          // that a token's positions are in, at most
   int32_t n_groups;         // that the query heads of a KV head are cut in
@@ -36,8 +37,8 @@ struct AttendCall {
 struct Span {
   int begin, end;
 };
-__device__ __forceinline__ Span span_of(const DeviceToken& token, int64_t window) {
-  const int64_t end = int64_t{token.position} + 1;
+__device__ __forceinline__ Span span_of(const DeviceToken& token, const AttendCall& call) {
+  const int64_t end = min(int64_t{token.position} + 1, call.kv.n_ctx), window = call.window;
   return {static_cast<int>(window == 0 || window >= end ? 0 : end - window), static_cast<int>(end)};
 }
 
@@ -89,11 +90,11 @@ class AttendBlock {
   // Query heads [head, head + n_heads) of tokens [token, token + n_tokens), all of one slot.
   __device__ void run(int64_t token, int n_tokens, int head, int n_heads, int kv_head) {
     const DeviceToken first = call_.tokens[token];
-    const Span all = span_of(first, call_.window);
+    const Span all = span_of(first, call_);
     Rows rows = {token, n_tokens, n_heads, head, kv_head, first.slot, all, all};
 #pragma unroll 1
     for (int i = 1; i < n_tokens; ++i) {
-      const Span span = span_of(call_.tokens[token + i], call_.window);
+      const Span span = span_of(call_.tokens[token + i], call_);
       rows.least = {max(rows.least.begin, span.begin), min(rows.least.end, span.end)};
       rows.most = {min(rows.most.begin, span.begin), max(rows.most.end, span.end)};
     }
@@ -120,7 +121,7 @@ class AttendBlock {
       const int64_t place = token * call_.n_heads + rows.head + r % rows.n_heads;
       if (lane == 0) {
         memory_.place[r] = place;
-        memory_.span[r] = span_of(call_.tokens[token], call_.window);
+        memory_.span[r] = span_of(call_.tokens[token], call_);
       }
 #pragma unroll 1
       for (int dim = lane; dim < d_head; dim += kWarp) {
@@ -226,15 +227,20 @@ class AttendBlock {
       float* const partial = partial_of(tile, r);
       partial[0] = largest;
       partial[1] = sum;
-    } else if (tile == memory_.span[r].begin / kTile) {
-      memory_.largest[r] = largest;
-      memory_.sum[r] = sum;
-    } else {
+      return;
+    }
+    if (tile != memory_.span[r].begin / kTile) {
       const float both = fmaxf(memory_.largest[r], largest);
       const Factors factors = merge_factors(memory_.largest[r], largest, both);
       memory_.factors[r] = factors;
-      memory_.largest[r] = both;
-      memory_.sum[r] = merged(memory_.sum[r], sum, factors);
+      sum = merged(memory_.sum[r], sum, factors);
+      largest = both;
+    }
+    memory_.largest[r] = largest;
+    memory_.sum[r] = sum;
+    const bool is_last = tile == (memory_.span[r].end - 1) / kTile;
+    if (is_last && call_.state != nullptr) {
+      reinterpret_cast<float2*>(call_.state)[memory_.place[r]] = make_float2(largest, sum);
     }
   }
   __device__ float* partial_of(int tile, int r) const {
@@ -353,7 +359,7 @@ __global__ void __launch_bounds__(kThreads) merge_tiles(AttendCall call) {
   if (row >= call.n_tokens * call.n_heads) return;
   const int dim = static_cast<int>(place % n_slabs) * kSlab + lane;
   const int stride = 2 + call.kv.d_head;
-  const Span span = span_of(call.tokens[row / call.n_heads], call.window);
+  const Span span = span_of(call.tokens[row / call.n_heads], call);
   const int n_tiles = (span.end - 1) / kTile - span.begin / kTile + 1;
   const float* const partial = call.partial + row * call.n_tiles * stride;
 
@@ -383,6 +389,9 @@ __global__ void __launch_bounds__(kThreads) merge_tiles(AttendCall call) {
     largest = __shfl_sync(kAllLanes, both, kWarp - 1);
   }
   call.out[row * call.kv.d_head + dim] = __fdiv_rn(o, sum);
+  if (dim == 0 && call.state != nullptr) {
+    reinterpret_cast<float2*>(call.state)[row] = make_float2(largest, sum);
+  }
 }
 
 // Tiles that a token at up to max_position attends to, at most.
@@ -413,7 +422,8 @@ LaunchError launch_tiles(DeviceStream* stream, dim3 grid, const AttendCall& call
 
 LaunchError attend(DeviceStream* stream, const float* q, const DeviceToken* tokens,
                    int64_t n_tokens, int32_t n_heads, const DeviceKv& kv, float scale,
-                   int64_t window, int64_t max_position, float* out, void* workspace) {
+                   int64_t window, int64_t max_position, float* out, float* state,
+                   void* workspace) {
   if (n_tokens == 0) return 0;
   const int64_t n_tiles = tiles_of_token(max_position, window);
   const bool splits = splits_tiles(n_tokens, n_heads, n_tiles);
@@ -438,6 +448,7 @@ LaunchError attend(DeviceStream* stream, const float* q, const DeviceToken* toke
       .scale = scale,
       .window = window,
       .out = out,
+      .state = state,
       .partial = splits ? static_cast<float*>(workspace) : nullptr,
       .n_tiles = static_cast<int32_t>(n_tiles),
       .n_groups = static_cast<int32_t>(n_groups),

@@ -75,7 +75,9 @@ __global__ void __launch_bounds__(kThreads) rotate_and_store(RopeCall call) {
     q[pair] = x;
     return;
   }
-  const int64_t row = kv_row(kv, call.tokens[token], head);
+  const DeviceToken& at = call.tokens[token];
+  if (at.position >= kv.n_ctx) return;
+  const int64_t row = kv_row(kv, at, head);
   void* const plane = is_k ? kv.k : kv.v;
   if constexpr (kType == DeviceKvType::kQ8_0) {
     static_cast<uint16_t*>(plane)[row * n_pairs + pair] =

@@ -29,6 +29,8 @@ const DeviceOps& emulated_ops() {
       .to_f16 = to_f16,
       .rope_store = rope_store,
       .attend = attend,
+      .merge_late = merge_late,
+      .copy = copy,
       .stamp = stamp,
       .top_k = top_k,
   };

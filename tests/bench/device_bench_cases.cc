@@ -134,7 +134,7 @@ void AddAttend(const DeviceInputs& in, DeviceKvType type, size_t context,
                                            .d_head = in.sizes.d_head};
                       return in.ops->attend(in.stream, in.x, in.last_tokens + context, 1,
                                             in.sizes.n_heads, kv, scale, 0, n_ctx - 1, in.out,
-                                            in.workspace);
+                                            nullptr, in.workspace);
                     }});
 }
 

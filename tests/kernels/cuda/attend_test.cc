@@ -1,152 +1,65 @@
 // Attention over the KV cache: against f64 within a derived bound, and that neither a token's
 // neighbours in a step, nor the number of tokens, nor the rest of the cache shows in its bits.
-#include <algorithm>
-#include <cmath>
-#include <limits>
-
-#include "tests/kernels/cuda/kv_testing.h"
-#include "tests/kernels/kernel_testing.h"
+#include "tests/kernels/cuda/attend_testing.h"
 
 namespace thermocline::kernels::testing {
 namespace {
 
 constexpr DeviceKvType kTypes[] = {DeviceKvType::kF16, DeviceKvType::kQ8_0};
 
-// A cache full of random values, and the queries of some tokens.
-struct Problem {
-  Problem(const KvShape& kv_shape, std::vector<DeviceToken> step_tokens, int64_t step_window)
-      : shape(kv_shape),
-        tokens(std::move(step_tokens)),
-        window(step_window),
-        scale(1.0f / std::sqrt(static_cast<float>(shape.d_head))),
-        q(random_values(std::ssize(tokens) * shape.n_heads * shape.d_head, 21)),
-        k(shape),
-        v(shape) {}
-
-  // Values for all positions up to each token's; the others stay NaN.
-  void Fill() {
-    std::vector<int32_t> n_positions(static_cast<size_t>(shape.n_slots), 0);
-    for (const DeviceToken& token : tokens) {
-      n_positions[token.slot] = std::max(n_positions[token.slot], token.position + 1);
-    }
-    for (int32_t slot = 0; slot < shape.n_slots; ++slot) {
-      for (int32_t position = 0; position < n_positions[slot]; ++position) {
-        const int64_t n = int64_t{shape.n_kv_heads} * shape.d_head;
-        const auto seed = static_cast<uint32_t>(slot * 100000 + position * 2);
-        const std::vector<float> key = random_values(n, seed), value = random_values(n, seed + 1);
-        for (int32_t head = 0; head < shape.n_kv_heads; ++head) {
-          k.Store({slot, position}, head, &key[head * shape.d_head]);
-          v.Store({slot, position}, head, &value[head * shape.d_head]);
-        }
-      }
-    }
-  }
-  // The step of tokens [begin, end) alone, with the same cache.
-  Problem Part(size_t begin, size_t end) const {
-    const auto size = static_cast<size_t>(shape.n_heads) * shape.d_head;
-    Problem part = *this;
-    part.tokens.assign(tokens.begin() + begin, tokens.begin() + end);
-    part.q.assign(q.begin() + begin * size, q.begin() + end * size);
-    return part;
-  }
-
-  KvShape shape;
-  std::vector<DeviceToken> tokens;
-  int64_t window;
-  float scale;
-  std::vector<float> q;  // [n_tokens, n_heads, d_head]
-  KvPlane k, v;
-};
-
-// Softmax(q K^T scale) V of one row in f64, and how far f32 may be from it (device_ops.h): a score
-// has d_head + 1 roundings of at most `magnitude`. score - max and two such differences for each
-// tile are rounded at up to 2 * magnitude, the exps of them by 2 each. Sums: 32 positions and 8
-// chunks; two operations a merge. Above and below the fraction alike, and one division.
-void Judge(const Problem& problem, size_t t, int32_t head, double* expected, double* tolerance) {
-  const KvShape& shape = problem.shape;
-  const DeviceToken token = problem.tokens[t];
-  const int32_t kv_head = head / (shape.n_heads / shape.n_kv_heads);
-  const int64_t end = token.position + 1;
-  const int64_t begin = problem.window == 0 ? 0 : std::max<int64_t>(0, end - problem.window);
-  const float* q = &problem.q[(t * shape.n_heads + head) * shape.d_head];
-  std::vector<double> score;
-  double magnitude = 0;
-  for (auto position = static_cast<int32_t>(begin); position < end; ++position) {
-    double sum = 0, terms = 0;
-    for (int64_t d = 0; d < shape.d_head; ++d) {
-      const double term =
-          q[d] * problem.k.Value({token.slot, position}, kv_head, d) * problem.scale;
-      sum += term;
-      terms += std::abs(term);
-    }
-    score.push_back(sum);
-    magnitude = std::max(magnitude, terms);
-  }
-  const auto n_tiles = static_cast<double>((end - 1) / kAttendTile - begin / kAttendTile + 1);
-  const double roundings =
-      2 * (shape.d_head + 1 + 2 * (n_tiles + 1)) * magnitude + 8 * n_tiles + 90;
-  const double max = *std::max_element(score.begin(), score.end());
-  double sum = 0;
-  std::fill_n(expected, shape.d_head, 0.0);
-  std::fill_n(tolerance, shape.d_head, 0.0);
-  for (auto position = static_cast<int32_t>(begin); position < end; ++position) {
-    const double p = std::exp(score[position - begin] - max);
-    sum += p;
-    for (int64_t d = 0; d < shape.d_head; ++d) {
-      const double term = p * problem.v.Value({token.slot, position}, kv_head, d);
-      expected[d] += term;
-      tolerance[d] += std::abs(term) * roundings * kRounding;
-    }
-  }
-  for (int64_t d = 0; d < shape.d_head; ++d) {
-    expected[d] /= sum;
-    tolerance[d] = tolerance[d] / sum + 0x1p-149;
-  }
-}
-
 class AttendTest : public DeviceTest {
  protected:
-  // [n_tokens, n_heads, d_head]
-  std::vector<float> Attend(const Problem& problem) {
-    return Attend(problem, Upload(device_.get(), problem.shape, problem.k, problem.v));
+  using Problem = AttendProblem;
+
+  DeviceKv UploadKv(const Problem& problem) {
+    return Upload(device_.get(), problem.shape, problem.k, problem.v);
   }
-  std::vector<float> Attend(const Problem& problem, const DeviceKv& kv) {
-    const KvShape& shape = problem.shape;
-    const auto n_tokens = static_cast<int64_t>(problem.tokens.size());
-    int64_t max_position = 0;
-    for (const DeviceToken& token : problem.tokens) {
-      max_position = std::max<int64_t>(max_position, token.position);
-    }
-    float* out = device_->Allocate<float>(n_tokens * shape.n_heads * shape.d_head);
-    void* workspace = device_->Allocate<uint8_t>(
-        attend_bytes(n_tokens, shape.n_heads, shape.d_head, max_position));
-    device_->Check(ops_.attend(stream_, device_->Upload(problem.q), device_->Upload(problem.tokens),
-                               n_tokens, shape.n_heads, kv, problem.scale, problem.window,
-                               max_position, out, workspace));
-    return device_->Download(out, n_tokens * shape.n_heads * shape.d_head);
+  // out [n_tokens, n_heads, d_head]; without state
+  std::vector<float> Out(const Problem& problem) {
+    const Attended attended = Attend(device_.get(), problem, UploadKv(problem), false);
+    return device_->Download(attended.out, std::ssize(problem.q));
   }
-  void ExpectCloseToF64(const Problem& problem) {
-    const std::vector<float> out = Attend(problem);
-    std::vector<double> expected(out.size()), tolerance(out.size());
-    for (size_t t = 0; t < problem.tokens.size(); ++t) {
-      for (int32_t head = 0; head < problem.shape.n_heads; ++head) {
-        const size_t at = (t * problem.shape.n_heads + head) * problem.shape.d_head;
-        Judge(problem, t, head, &expected[at], &tolerance[at]);
+  // Each token's out, then its state.
+  std::vector<std::vector<float>> OfTokens(const Problem& problem, const DeviceKv& kv) {
+    const Attended attended = Attend(device_.get(), problem, kv);
+    const int64_t n_heads = problem.shape.n_heads, n = n_heads * problem.shape.d_head;
+    std::vector<std::vector<float>> of_tokens;
+    for (int64_t t = 0; t < std::ssize(problem.tokens); ++t) {
+      of_tokens.push_back(device_->Download(attended.out + t * n, n));
+      for (const float x : device_->Download(attended.state + t * n_heads * 2, n_heads * 2)) {
+        of_tokens.back().push_back(x);
       }
     }
-    EXPECT_TRUE(within(out, expected, tolerance))
+    return of_tokens;
+  }
+  void ExpectCloseToF64(const Problem& problem) {
+    const Judged judged = JudgeOut(problem);
+    EXPECT_TRUE(within(Out(problem), judged.expected, judged.tolerance))
         << Name(problem.shape) << ", " << problem.tokens.size() << " tokens, window "
         << problem.window;
   }
+  // The sum of exps is compared as if its max were the true one.
+  void ExpectStateCloseToF64(const Problem& problem) {
+    const Attended attended = Attend(device_.get(), problem, UploadKv(problem));
+    const std::vector<float> state = device_->Download(attended.state, problem.n_rows() * 2);
+    for (int64_t i = 0; i < problem.n_rows(); ++i) {
+      const int64_t t = i / problem.shape.n_heads;
+      const DeviceToken& token = problem.tokens[t];
+      const AttendRow row(problem, t, static_cast<int32_t>(i % problem.shape.n_heads),
+                          problem.Begin(token), problem.End(token));
+      EXPECT_NEAR(state[2 * i], row.max, (problem.shape.d_head + 1) * row.magnitude * kRounding)
+          << Name(problem.shape) << ", row " << i;
+      EXPECT_NEAR(state[2 * i + 1] * std::exp(state[2 * i] - row.max), row.sum,
+                  row.roundings() / 2 * kRounding * row.sum)
+          << Name(problem.shape) << ", row " << i;
+    }
+  }
   // Each of the tokens has in the step the bits that it has alone.
   void ExpectBitsOfTokensAlone(const Problem& problem, size_t every = 1) {
-    const DeviceKv kv = Upload(device_.get(), problem.shape, problem.k, problem.v);
-    const std::vector<float> together = Attend(problem, kv);
-    const auto size = static_cast<size_t>(problem.shape.n_heads) * problem.shape.d_head;
+    const DeviceKv kv = UploadKv(problem);
+    const std::vector<std::vector<float>> together = OfTokens(problem, kv);
     for (size_t t = 0; t < problem.tokens.size(); t += every) {
-      const std::vector<float> of_token(together.begin() + t * size,
-                                        together.begin() + (t + 1) * size);
-      EXPECT_TRUE(same_bits(of_token, Attend(problem.Part(t, t + 1), kv)))
+      EXPECT_TRUE(same_bits(together[t], OfTokens(problem.Part(t, t + 1), kv)[0]))
           << Name(problem.shape) << ", token " << t << " of " << problem.tokens.size()
           << ", window " << problem.window;
     }
@@ -226,6 +139,15 @@ TEST_P(AttendTest, WithoutPartialsTheBitsAreThoseWithThem) {
   }
 }
 
+TEST_P(AttendTest, WithoutPartialsLateTokensHaveTheBitsTheyHaveAlone) {
+  for (const DeviceKvType type : kTypes) {
+    Problem problem({type, 1, 260, 64, 4, 32}, Prompt(0, 230, 295), 0);
+    ASSERT_GT(problem.n_rows(), 4096);
+    problem.Fill();
+    ExpectBitsOfTokensAlone(problem, 5);
+  }
+}
+
 // So many tokens that four, or two of three heads each, share a block: their rows end at different
 // positions, begin there under a window, and at times belong to several slots.
 TEST_P(AttendTest, TokensThatShareABlockHaveTheBitsTheyHaveAlone) {
@@ -263,7 +185,10 @@ TEST_P(AttendTest, TwiceTheSameGivesTheSameBits) {
   const KvShape shape = {DeviceKvType::kF16, 1, 700, 8, 2, 128};
   Problem problem(shape, Prompt(0, 690, 700), 0);
   problem.Fill();
-  EXPECT_TRUE(same_bits(Attend(problem), Attend(problem)));
+  const std::vector<float> out = Out(problem);
+  EXPECT_TRUE(same_bits(Out(problem), out));
+  const Attended with_state = Attend(device_.get(), problem, UploadKv(problem));
+  EXPECT_TRUE(same_bits(device_->Download(with_state.out, std::ssize(out)), out));
 }
 
 TEST_P(AttendTest, OnePositionGivesItsValue) {
@@ -276,7 +201,31 @@ TEST_P(AttendTest, OnePositionGivesItsValue) {
       for (int64_t d = 0; d < 128; ++d) {
         value[d] = static_cast<float>(problem.v.Value(token, 0, d));
       }
-      EXPECT_TRUE(same_bits(Attend(problem), value));
+      EXPECT_TRUE(same_bits(Out(problem), value));
+    }
+  }
+}
+
+TEST_P(AttendTest, StateIsCloseToF64) {
+  for (const DeviceKvType type : kTypes) {
+    for (const int64_t window : {0, 40}) {
+      Problem few({type, 2, 600, 6, 2, 64}, {{1, 0}, {0, 255}, {1, 256}, {0, 599}}, window);
+      few.Fill();
+      ExpectStateCloseToF64(few);
+    }
+  }
+}
+
+// In one step with others, at one place of the cache and at several.
+TEST_P(AttendTest, LateTokensAttendToAllOfTheCache) {
+  for (const DeviceKvType type : kTypes) {
+    for (const int32_t n_ctx : {1, 33, 256, 300}) {
+      Problem few({type, 2, n_ctx, 6, 2, 32},
+                  {{1, n_ctx - 1}, {0, n_ctx - 1}, {0, n_ctx}, {0, n_ctx + 1}, {1, 5000}}, 0);
+      few.Fill();
+      ExpectCloseToF64(few);
+      ExpectStateCloseToF64(few);
+      ExpectBitsOfTokensAlone(few);
     }
   }
 }
@@ -288,12 +237,12 @@ TEST_P(AttendTest, WhatATokenMayNotSeeDoesNotShow) {
   for (const int64_t window : {0, 20}) {
     Problem problem(shape, Prompt(0, 200, 300), window);
     problem.Fill();
-    const std::vector<float> expected = Attend(problem);
+    const std::vector<float> expected = Out(problem);
     const std::vector<float> bad(32, infinity), nan(32, std::nanf(""));
     problem.k.Store({0, 270}, 0, nan.data());
     problem.v.Store({0, 275}, 0, bad.data());
     if (window > 0) problem.v.Store({0, 150}, 0, nan.data());
-    const std::vector<float> out = Attend(problem);
+    const std::vector<float> out = Out(problem);
     const int64_t n = 2 * 32;  // of a token
     EXPECT_TRUE(same_bits({out.begin(), out.begin() + 70 * n},
                           {expected.begin(), expected.begin() + 70 * n}));
@@ -309,9 +258,9 @@ TEST_P(AttendTest, NanInAQueryIsItsOwn) {
   const KvShape shape = {DeviceKvType::kF16, 1, 300, 4, 2, 32};
   Problem problem(shape, Prompt(0, 290, 300), 0);
   problem.Fill();
-  const std::vector<float> expected = Attend(problem);
+  const std::vector<float> expected = Out(problem);
   problem.q[(3 * 4 + 2) * 32 + 5] = std::nanf("");  // token 3, head 2
-  const std::vector<float> out = Attend(problem);
+  const std::vector<float> out = Out(problem);
   for (int64_t i = 0; i < std::ssize(out); ++i) {
     if (i / 32 == 3 * 4 + 2) {
       EXPECT_TRUE(std::isnan(out[i])) << i;
@@ -350,12 +299,12 @@ TEST_P(AttendTest, PromptEqualsTokenByToken) {
                 0);
       void* workspace = device_->Allocate<uint8_t>(attend_bytes(n_tokens, 4, 64, max_position));
       device_->Check(ops_.attend(stream_, q, tokens, n_tokens, 4, kv, problem.scale, 0,
-                                 max_position, out + t * 4 * 64, workspace));
+                                 max_position, out + t * 4 * 64, nullptr, workspace));
     };
     float* at_once = device_->Allocate<float>(n * 4 * 64);
     float* one_by_one = device_->Allocate<float>(n * 4 * 64);
-    run(Upload(device_.get(), shape, problem.k, problem.v), 0, n, at_once);
-    const DeviceKv kv = Upload(device_.get(), shape, problem.k, problem.v);
+    run(UploadKv(problem), 0, n, at_once);
+    const DeviceKv kv = UploadKv(problem);
     for (int64_t t = 0; t < n; ++t) run(kv, t, 1, one_by_one);
     EXPECT_TRUE(same_bits(device_->Download(at_once, n * 4 * 64),
                           device_->Download(one_by_one, n * 4 * 64)));

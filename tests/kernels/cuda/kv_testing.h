@@ -75,7 +75,7 @@ class KvPlane {
  private:
   int64_t element_bytes() const { return shape_.type == DeviceKvType::kF16 ? 2 : 1; }
 
-  const KvShape shape_;
+  KvShape shape_;
 
  public:
   std::vector<uint8_t> values;   // [n_rows, d_head] of the type

@@ -56,6 +56,7 @@ class RopeStoreTest : public DeviceTest {
       }
       for (int32_t head = 0; head < shape.n_kv_heads; ++head) {
         const int64_t at = (t * shape.n_kv_heads + head) * shape.d_head;
+        if (step.tokens[t].position >= shape.n_ctx) continue;
         k.Store(step.tokens[t], head, rotate(&expected.k[at]));
         v.Store(step.tokens[t], head, &step.v[at]);
       }
@@ -94,6 +95,13 @@ TEST_P(RopeStoreTest, GivesTheBitsOfTheCpu) {
       ExpectCpuBits(kv, RandomStep(kv, {{2, 4}}, shape.n_rot));
       ExpectCpuBits(kv, RandomStep(kv, {{0, 0}, {2, 1}, {2, 2}, {1, 4}, {0, 3}}, shape.n_rot));
     }
+  }
+}
+
+TEST_P(RopeStoreTest, OfLateTokensOnlyQIsRotated) {
+  for (const DeviceKvType type : kTypes) {
+    const KvShape shape = {type, 3, 5, 4, 2, 64};
+    ExpectCpuBits(shape, RandomStep(shape, {{1, 4}, {0, 5}, {1, 9}, {0, 3}, {0, 5000}}, 64));
   }
 }
 
