@@ -22,6 +22,7 @@ struct AttendCall {
   int64_t n_tokens;
   int32_t n_heads;
   DeviceKv kv;
+  int32_t n_slabs;  // of a head
   float scale;
   int64_t window;
   float* out;               // [n_tokens, n_heads, d_head]
@@ -72,7 +73,7 @@ struct BlockMemory {
   static constexpr int kSlabBytes = kStaged > kSums ? kStaged : kSums;
 
   alignas(16) uint8_t slab[kWarps][kSlabBytes];        // then a chunk's o, [kRows, 32]
-  alignas(16) float q[(kRows < 8 ? kRows : 8) * 256];  // [kRows, d_head]
+  alignas(16) float q[(kRows < 8 ? kRows : 8) * 256];  // [kRows, n_slabs * kSlab]
   alignas(16) float weight[kRows][kTile];              // scores, then exp(score - max)
   Rows rows;
   int64_t place[kRows];  // of each row
@@ -116,6 +117,7 @@ class AttendBlock {
   __device__ __forceinline__ void load(const Rows& rows) {
     if (threadIdx.x == 0) memory_.rows = rows;
     const int d_head = call_.kv.d_head, lane = threadIdx.x % kWarp;
+    const int d_row = call_.n_slabs * kSlab;
     for (int r = threadIdx.x / kWarp; r < rows.n(); r += kWarps) {
       const int64_t token = rows.token + r / rows.n_heads;
       const int64_t place = token * call_.n_heads + rows.head + r % rows.n_heads;
@@ -124,8 +126,8 @@ class AttendBlock {
         memory_.span[r] = span_of(call_.tokens[token], call_);
       }
 #pragma unroll 1
-      for (int dim = lane; dim < d_head; dim += kWarp) {
-        memory_.q[r * d_head + dim] = call_.q[place * d_head + dim];
+      for (int dim = lane; dim < d_row; dim += kWarp) {
+        memory_.q[r * d_row + dim] = dim < d_head ? call_.q[place * d_head + dim] : 0.0f;
       }
     }
   }
@@ -139,8 +141,8 @@ class AttendBlock {
     uint8_t* const slab = memory_.slab[threadIdx.x / kWarp];
     const DeviceKv& kv = call_.kv;
     const int64_t row = kv_row(kv, {rows.slot, chunk}, rows.kv_head);
-    if (n > 0) scores(Stream(kv, kv.k, kv.k_scale, row, n, slab), slab);
-    Stream v(kv, kv.v, kv.v_scale, row, n, slab);
+    if (n > 0) scores(Stream(kv, call_.n_slabs, kv.k, kv.k_scale, row, n, slab), slab);
+    Stream v(kv, call_.n_slabs, kv.v, kv.v_scale, row, n, slab);
     v.start();  // on its way during the softmax
     __syncthreads();
     for (int r = threadIdx.x / kWarp; r < n_rows_; r += kWarps) softmax(tile, r);
@@ -150,7 +152,7 @@ class AttendBlock {
 
   // weight[r][a lane's position] = q_r . k * scale.
   __device__ __forceinline__ void scores(Stream k, uint8_t* slab) {
-    const int n_slabs = call_.kv.d_head / kSlab, lane = threadIdx.x % kWarp;
+    const int n_slabs = call_.n_slabs, lane = threadIdx.x % kWarp;
     float dot[kRows];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) dot[r] = 0;
@@ -178,7 +180,7 @@ class AttendBlock {
       if (pair >= n_rows_) continue;
 #pragma unroll
       for (int r = pair; r < pair + kPair; ++r) {
-        const float* q = memory_.q + r * call_.kv.d_head + dim;
+        const float* q = memory_.q + r * call_.n_slabs * kSlab + dim;
 #pragma unroll
         for (int i = 0; i < 8; i += 4) {
           const float4 q4 = *reinterpret_cast<const float4*>(q + i);
@@ -251,7 +253,7 @@ class AttendBlock {
   // The tile's o: each warp adds over its chunk, a lane for each dim; then chunks are added.
   __device__ __forceinline__ void outputs(int tile, Stream& v, uint8_t* slab, bool any,
                                           bool whole) {
-    const int n_slabs = call_.kv.d_head / kSlab;
+    const int n_slabs = call_.n_slabs;
     for (int slab0 = 0; slab0 < n_slabs; slab0 += Stream::kAhead) {
 #pragma unroll
       for (int ring = 0; ring < Stream::kAhead; ++ring) {
@@ -305,14 +307,13 @@ class AttendBlock {
   // Of one slab of dims, to the partial or into out.
   __device__ __forceinline__ void add_chunks(int tile, int slab) {
     for (int i = threadIdx.x; i < kRows * kWarp; i += kThreads) {
-      const int r = i / kWarp;
-      if (r >= n_rows_ || !row_has(tile, r)) continue;
+      const int r = i / kWarp, dim = slab * kSlab + i % kWarp;
+      if (r >= n_rows_ || dim >= call_.kv.d_head || !row_has(tile, r)) continue;
       float o = reinterpret_cast<const float*>(memory_.slab[0])[i];
 #pragma unroll
       for (int chunk = 1; chunk < kWarps; ++chunk) {
         o = __fadd_rn(o, reinterpret_cast<const float*>(memory_.slab[chunk])[i]);
       }
-      const int dim = slab * kSlab + i % kWarp;
       if (call_.partial != nullptr) {
         partial_of(tile, r)[2 + dim] = o;
         continue;
@@ -353,11 +354,12 @@ __global__ void __launch_bounds__(kThreads, 2) attend_tiles(AttendCall call) {
 
 // A warp merges 32 dims of one row's tiles; lane i works out the factors of tile 32 n + i.
 __global__ void __launch_bounds__(kThreads) merge_tiles(AttendCall call) {
-  const int lane = threadIdx.x % kWarp, n_slabs = call.kv.d_head / kSlab;
+  const int lane = threadIdx.x % kWarp, n_slabs = call.n_slabs;
   const int64_t place = int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarp;
   const int64_t row = place / n_slabs;
   if (row >= call.n_tokens * call.n_heads) return;
   const int dim = static_cast<int>(place % n_slabs) * kSlab + lane;
+  const bool is_inside = dim < call.kv.d_head;
   const int stride = 2 + call.kv.d_head;
   const Span span = span_of(call.tokens[row / call.n_heads], call);
   const int n_tiles = (span.end - 1) / kTile - span.begin / kTile + 1;
@@ -378,7 +380,7 @@ __global__ void __launch_bounds__(kThreads) merge_tiles(AttendCall call) {
     const Factors factors = merge_factors(lane == 0 ? largest : below, tile_max, both);
 #pragma unroll 8
     for (int i = 0; i < min(kWarp, n_tiles - tile0); ++i) {
-      const float other = partial[int64_t{tile0 + i} * stride + 2 + dim];
+      const float other = is_inside ? partial[int64_t{tile0 + i} * stride + 2 + dim] : 0.0f;
       const float other_sum = __shfl_sync(kAllLanes, tile_sum, i);
       const Factors at = {__shfl_sync(kAllLanes, factors.old, i),
                           __shfl_sync(kAllLanes, factors.fresh, i)};
@@ -388,7 +390,7 @@ __global__ void __launch_bounds__(kThreads) merge_tiles(AttendCall call) {
     }
     largest = __shfl_sync(kAllLanes, both, kWarp - 1);
   }
-  call.out[row * call.kv.d_head + dim] = __fdiv_rn(o, sum);
+  if (is_inside) call.out[row * call.kv.d_head + dim] = __fdiv_rn(o, sum);
   if (dim == 0 && call.state != nullptr) {
     reinterpret_cast<float2*>(call.state)[row] = make_float2(largest, sum);
   }
@@ -445,6 +447,7 @@ LaunchError attend(DeviceStream* stream, const float* q, const DeviceToken* toke
       .n_tokens = n_tokens,
       .n_heads = n_heads,
       .kv = kv,
+      .n_slabs = static_cast<int32_t>(device_kv_row(kv.d_head) / kSlab),
       .scale = scale,
       .window = window,
       .out = out,
@@ -459,7 +462,7 @@ LaunchError attend(DeviceStream* stream, const float* q, const DeviceToken* toke
                                 ? launch_tiles<DeviceKvType::kF16>(stream, grid, call)
                                 : launch_tiles<DeviceKvType::kQ8_0>(stream, grid, call);
   if (error != 0 || !splits) return error;
-  const int64_t n_warps = n_tokens * n_heads * (kv.d_head / kSlab);
+  const int64_t n_warps = n_tokens * n_heads * call.n_slabs;
   return LAUNCH(stream, static_cast<unsigned>(div_up(n_warps, kWarps)), kThreads, 0, merge_tiles,
                 call);
 }

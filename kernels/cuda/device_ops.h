@@ -46,8 +46,8 @@ struct DeviceToken {
 
 enum class DeviceKvType { kF16, kQ8_0 };
 
-// The KV cache of one layer: [n_slots, n_ctx, n_kv_heads, d_head] for k and for v. f16, or int8
-// with an f16 scale for each 32 values ([n_slots, n_ctx, n_kv_heads, d_head / 32]). Positions of
+// The KV cache of one layer: [n_slots, n_ctx, n_kv_heads, device_kv_row(d_head)] for k and for v,
+// zeros behind the head's values. f16, or int8 with an f16 scale for each 32 values. Positions of
 // n_ctx and more ("late") have no place in it: they are others' to keep.
 struct DeviceKv {
   void* k = nullptr;
@@ -57,8 +57,15 @@ struct DeviceKv {
   DeviceKvType type = DeviceKvType::kF16;
   int64_t n_ctx = 0;
   int32_t n_kv_heads = 0;
-  int32_t d_head = 0;  // a multiple of 32, at most 256; k and v are 16-byte aligned
+  int32_t d_head = 0;  // a multiple of 4, at most 256; k and v are 16-byte aligned
 };
+
+inline constexpr int64_t kMaxDeviceHead = 256;
+inline constexpr bool device_has_head(int64_t d_head) {
+  return d_head % 4 == 0 && d_head <= kMaxDeviceHead;
+}
+// Values that a head of d_head takes in the cache.
+inline constexpr int64_t device_kv_row(int64_t d_head) { return (d_head + 31) / 32 * 32; }
 
 // What `select` chooses: rows whose score, plus bias, is above the token's threshold. A NaN is.
 struct DeviceSelection {

@@ -6,7 +6,8 @@
 
 namespace thermocline::kernels::SIMT_DEVICE {
 
-// The row of [n_slots, n_ctx, n_kv_heads]: of d_head values, and of d_head / 32 scales.
+// The row of [n_slots, n_ctx, n_kv_heads]: of device_kv_row(d_head) values, and of a 32nd of that
+// many scales.
 __device__ __forceinline__ int64_t kv_row(const DeviceKv& kv, const DeviceToken& token, int head) {
   return (token.slot * kv.n_ctx + token.position) * kv.n_kv_heads + head;
 }
@@ -75,13 +76,13 @@ class SlabStream {
   using Format = SlabFormat<kType>;
   static constexpr int kAhead = 2;
 
-  // values and scales: k's or v's planes. n_positions are read, the first at `row` (kv_row); the
-  // slab's rows of others are zeros.
-  __device__ __forceinline__ SlabStream(const DeviceKv& kv, const void* values,
+  // values and scales: k's or v's planes, n_slabs a row. n_positions are read, the first at `row`
+  // (kv_row); the slab's rows of others are zeros.
+  __device__ __forceinline__ SlabStream(const DeviceKv& kv, int n_slabs, const void* values,
                                         const uint16_t* scales, int64_t row, int n_positions,
                                         uint8_t* slab)
       : n_positions_(n_positions),
-        n_left_(kv.d_head / kSlab),
+        n_left_(n_slabs),
         stride_(kv.n_kv_heads * n_left_ * Format::kDataBytes),
         slab_(slab) {
     const int lane = threadIdx.x % kWarp;

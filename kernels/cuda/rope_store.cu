@@ -15,6 +15,7 @@ struct RopeCall {
   int64_t n_rot;
   int32_t n_heads;
   DeviceKv kv;
+  int32_t d_row;  // of a head in the cache
 };
 
 // ops.h's rope_interleaved.
@@ -41,15 +42,16 @@ __device__ __forceinline__ unsigned quantized(float x, float scale) {
   return static_cast<unsigned>(__float2int_rn(steps)) & 0xff;
 }
 
-// A thread has a pair; 16 of them side by side have a block of 32 values.
+// A thread has a pair; 16 of them side by side have a block of 32 values, the last of which may be
+// past the head's.
 template <DeviceKvType kType>
 __global__ void __launch_bounds__(kThreads) rotate_and_store(RopeCall call) {
   const DeviceKv& kv = call.kv;
   const int64_t token = blockIdx.x;
-  const int n_pairs = kv.d_head / 2;
+  const int n_pairs = kv.d_head / 2, row_pairs = call.d_row / 2;
   const int64_t place = int64_t{blockIdx.y} * kThreads + threadIdx.x;
-  const int pair = static_cast<int>(place % n_pairs);
-  int head = static_cast<int>(place / n_pairs);  // of q, then of k, then of v
+  const int pair = static_cast<int>(place % row_pairs);
+  int head = static_cast<int>(place / row_pairs);  // of q, then of k, then of v
   const bool is_q = head < call.n_heads;
   if (!is_q) head -= call.n_heads;
   const bool is_k = !is_q && head < kv.n_kv_heads;
@@ -58,7 +60,7 @@ __global__ void __launch_bounds__(kThreads) rotate_and_store(RopeCall call) {
 
   float2 x = make_float2(0, 0);
   float2* const q = reinterpret_cast<float2*>(call.q) + (token * call.n_heads + head) * n_pairs;
-  if (is_there) {
+  if (is_there && pair < n_pairs) {
     const int64_t row = token * kv.n_kv_heads + head;
     const float* source = is_k ? call.k : call.v;
     x = is_q ? q[pair] : reinterpret_cast<const float2*>(source)[row * n_pairs + pair];
@@ -72,7 +74,7 @@ __global__ void __launch_bounds__(kThreads) rotate_and_store(RopeCall call) {
   if constexpr (kType == DeviceKvType::kQ8_0) scale = __fdiv_rn(largest_magnitude(x), 127.0f);
   if (!is_there) return;
   if (is_q) {
-    q[pair] = x;
+    if (pair < n_pairs) q[pair] = x;
     return;
   }
   const DeviceToken& at = call.tokens[token];
@@ -80,14 +82,14 @@ __global__ void __launch_bounds__(kThreads) rotate_and_store(RopeCall call) {
   const int64_t row = kv_row(kv, at, head);
   void* const plane = is_k ? kv.k : kv.v;
   if constexpr (kType == DeviceKvType::kQ8_0) {
-    static_cast<uint16_t*>(plane)[row * n_pairs + pair] =
+    static_cast<uint16_t*>(plane)[row * row_pairs + pair] =
         static_cast<uint16_t>(quantized(x.x, scale) | quantized(x.y, scale) << 8);
     uint16_t* const scales = is_k ? kv.k_scale : kv.v_scale;
     if (pair % 16 == 0) {
-      scales[row * (kv.d_head / 32) + pair / 16] = __half_as_ushort(__float2half_rn(scale));
+      scales[row * (row_pairs / 16) + pair / 16] = __half_as_ushort(__float2half_rn(scale));
     }
   } else {
-    static_cast<__half2*>(plane)[row * n_pairs + pair] = __floats2half2_rn(x.x, x.y);
+    static_cast<__half2*>(plane)[row * row_pairs + pair] = __floats2half2_rn(x.x, x.y);
   }
 }
 
@@ -97,8 +99,9 @@ LaunchError rope_store(DeviceStream* stream, float* q, const float* k, const flo
                        const float* cos, const float* sin, int64_t n_rot, const DeviceToken* tokens,
                        int64_t n_tokens, int32_t n_heads, const DeviceKv& kv) {
   if (n_tokens == 0) return 0;
-  const RopeCall call = {q, k, v, cos, sin, tokens, n_rot, n_heads, kv};
-  const int64_t n_pairs = (int64_t{n_heads} + 2 * kv.n_kv_heads) * (kv.d_head / 2);
+  const auto d_row = static_cast<int32_t>(device_kv_row(kv.d_head));
+  const RopeCall call = {q, k, v, cos, sin, tokens, n_rot, n_heads, kv, d_row};
+  const int64_t n_pairs = (int64_t{n_heads} + 2 * kv.n_kv_heads) * (d_row / 2);
   const dim3 grid(static_cast<unsigned>(n_tokens),
                   static_cast<unsigned>(div_up(n_pairs, kThreads)));
   return kv.type == DeviceKvType::kF16

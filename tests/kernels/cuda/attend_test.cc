@@ -70,7 +70,8 @@ TEST_P(AttendTest, IsCloseToF64) {
   const struct {
     int32_t n_heads, n_kv_heads, d_head;
   } kShapes[] = {{1, 1, 32},  {2, 2, 64},  {6, 2, 96},  {4, 4, 128}, {7, 1, 128},
-                 {16, 1, 64}, {24, 1, 32}, {8, 4, 160}, {9, 1, 256}, {40, 2, 128}};
+                 {16, 1, 64}, {24, 1, 32}, {8, 4, 160}, {9, 1, 256}, {40, 2, 128},
+                 {2, 1, 4},   {16, 1, 72}, {4, 2, 80},  {9, 3, 100}, {9, 1, 252}};
   for (const DeviceKvType type : kTypes) {
     for (const auto& heads : kShapes) {
       const KvShape shape = {type, 2, 600, heads.n_heads, heads.n_kv_heads, heads.d_head};
@@ -113,7 +114,7 @@ TEST_P(AttendTest, LongContextIsCloseToF64) {
 
 TEST_P(AttendTest, TokensOfManySlotsHaveTheBitsTheyHaveAlone) {
   for (const DeviceKvType type : kTypes) {
-    const KvShape shape = {type, 4, 530, 6, 2, 64};
+    const KvShape shape = {type, 4, 530, 6, 2, 72};
     std::vector<DeviceToken> tokens = Prompt(2, 250, 262);
     for (const DeviceToken& token : {DeviceToken{0, 529}, {1, 3}, {3, 256}, {0, 100}}) {
       tokens.push_back(token);
@@ -141,7 +142,7 @@ TEST_P(AttendTest, WithoutPartialsTheBitsAreThoseWithThem) {
 
 TEST_P(AttendTest, WithoutPartialsLateTokensHaveTheBitsTheyHaveAlone) {
   for (const DeviceKvType type : kTypes) {
-    Problem problem({type, 1, 260, 64, 4, 32}, Prompt(0, 230, 295), 0);
+    Problem problem({type, 1, 260, 64, 4, 36}, Prompt(0, 230, 295), 0);
     ASSERT_GT(problem.n_rows(), 4096);
     problem.Fill();
     ExpectBitsOfTokensAlone(problem, 5);

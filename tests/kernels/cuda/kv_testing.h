@@ -21,6 +21,7 @@ struct KvShape {
   int32_t n_heads = 1, n_kv_heads = 1, d_head = 32;
 
   int64_t n_rows() const { return n_slots * n_ctx * n_kv_heads; }
+  int64_t d_row() const { return device_kv_row(d_head); }
 };
 
 inline std::string Name(const KvShape& shape) {
@@ -41,31 +42,34 @@ class KvPlane {
  public:
   explicit KvPlane(const KvShape& shape)
       : shape_(shape),
-        values(static_cast<size_t>(shape.n_rows() * shape.d_head * element_bytes()), 0xff),
-        scales(static_cast<size_t>(shape.n_rows() * shape.d_head / 32), 0xffff) {}
+        values(static_cast<size_t>(shape.n_rows() * shape.d_row() * element_bytes()), 0xff),
+        scales(static_cast<size_t>(shape.n_rows() * shape.d_row() / 32), 0xffff) {}
 
   int64_t Row(const DeviceToken& token, int32_t head) const {
     return (token.slot * shape_.n_ctx + token.position) * shape_.n_kv_heads + head;
   }
   // x [d_head]
   void Store(const DeviceToken& token, int32_t head, const float* x) {
-    const int64_t at = Row(token, head) * shape_.d_head;
+    const int64_t at = Row(token, head) * shape_.d_row();
     const Ops& reference = ops(Isa::kReference);
+    std::vector<float> row(x, x + shape_.d_head);
+    row.resize(static_cast<size_t>(shape_.d_row()), 0.0f);
     if (shape_.type == DeviceKvType::kF16) {
-      reference.f32_to_f16(x, shape_.d_head, reinterpret_cast<uint16_t*>(values.data()) + at);
+      reference.f32_to_f16(row.data(), shape_.d_row(),
+                           reinterpret_cast<uint16_t*>(values.data()) + at);
       return;
     }
-    for (int64_t i = 0; i < shape_.d_head; i += 32) {
+    for (int64_t i = 0; i < shape_.d_row(); i += 32) {
       float scale;
       int32_t sum;
-      reference.quantize(x + i, 32, reinterpret_cast<int8_t*>(values.data()) + at + i, &scale,
-                         &sum);
+      reference.quantize(row.data() + i, 32, reinterpret_cast<int8_t*>(values.data()) + at + i,
+                         &scale, &sum);
       scales[static_cast<size_t>((at + i) / 32)] = f32_to_f16(scale);
     }
   }
   // As the cache holds it.
   double Value(const DeviceToken& token, int32_t head, int64_t dim) const {
-    const auto at = static_cast<size_t>(Row(token, head) * shape_.d_head + dim);
+    const auto at = static_cast<size_t>(Row(token, head) * shape_.d_row() + dim);
     if (shape_.type == DeviceKvType::kF16) {
       return f16_to_f32(reinterpret_cast<const uint16_t*>(values.data())[at]);
     }
@@ -78,8 +82,8 @@ class KvPlane {
   KvShape shape_;
 
  public:
-  std::vector<uint8_t> values;   // [n_rows, d_head] of the type
-  std::vector<uint16_t> scales;  // [n_rows, d_head / 32], of kQ8_0
+  std::vector<uint8_t> values;   // [n_rows, d_row] of the type
+  std::vector<uint16_t> scales;  // [n_rows, d_row / 32], of kQ8_0
 };
 
 inline DeviceKv Upload(TestDevice* device, const KvShape& shape, const KvPlane& k,

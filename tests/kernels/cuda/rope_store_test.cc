@@ -88,7 +88,8 @@ TEST_P(RopeStoreTest, GivesTheBitsOfTheCpu) {
     int64_t n_rot;
   } kShapes[] = {{1, 1, 32, 32},    {3, 1, 32, 20},  {4, 2, 64, 64}, {8, 8, 96, 96},
                  {7, 1, 128, 128},  {2, 2, 128, 64}, {5, 5, 160, 2}, {16, 2, 256, 256},
-                 {32, 8, 128, 128}, {2, 1, 64, 0}};
+                 {32, 8, 128, 128}, {2, 1, 64, 0},   {3, 1, 4, 4},   {8, 8, 100, 100},
+                 {5, 1, 80, 20},    {2, 2, 72, 72},  {4, 2, 252, 64}};
   for (const DeviceKvType type : kTypes) {
     for (const auto& shape : kShapes) {
       const KvShape kv = {type, 3, 5, shape.n_heads, shape.n_kv_heads, shape.d_head};
