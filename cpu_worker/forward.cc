@@ -33,9 +33,15 @@ Forward::Forward(const Shard* shard, KvCache* cache, const kernels::Ops* ops, Te
       sparse_ffn_(shard, ops, team, &clock_,
                   {options.f32_activations, options.measures_recall, options.max_tokens}) {
   int64_t max_kv_heads = 0, max_neurons = 0;  // neurons of layers that are computed in full
+  int64_t max_own_heads = 0, max_sharing_heads = 0;
   bool has_residual = false;
   for (const LayerWeights& layer : shard->layers()) {
-    max_kv_heads = std::max(max_kv_heads, layer.kv_heads.size());
+    const int64_t n_kv_heads = std::max(layer.kv_heads.size(), layer.tail_heads.size());
+    max_kv_heads = std::max(max_kv_heads, n_kv_heads);
+    max_own_heads = std::max(max_own_heads, layer.kv_heads.size() * config_.group_size());
+    if (SharesContext(n_kv_heads)) {
+      max_sharing_heads = std::max(max_sharing_heads, n_kv_heads * config_.group_size());
+    }
     if (layer.sparse == nullptr) max_neurons = std::max(max_neurons, layer.n_neurons);
     has_residual =
         has_residual || (layer.sparse != nullptr && layer.sparse->predictor_reads_residual);
@@ -48,7 +54,7 @@ Forward::Forward(const Shard* shard, KvCache* cache, const kernels::Ops* ops, Te
   sin_.resize(max_tokens * config_.n_rot / 2);
   h_.resize(max_tokens * config_.d_model);
   input_.Allocate(max_tokens, config_.d_model);
-  attention_.Allocate(max_tokens, max_heads * config_.d_head);
+  attention_.Allocate(max_tokens, max_own_heads * config_.d_head);
   neurons_.Allocate(max_tokens, max_neurons);
   q_stride_ = PaddedRows(max_heads * config_.d_head);
   kv_stride_ = PaddedRows(max_kv_heads * config_.d_head);
@@ -61,9 +67,8 @@ Forward::Forward(const Shard* shard, KvCache* cache, const kernels::Ops* ops, Te
   up_.resize(max_tokens * neuron_stride_);
   down_.resize(max_tokens * config_.d_model);
   logits_.resize(options.max_logit_rows * vocab_stride_);
-  const int64_t max_tiles =
-      (cache->n_ctx() + kernels::kAttentionTile - 1) / kernels::kAttentionTile;
-  if (max_heads < 2 * team->size()) tile_partials_.resize(max_heads * max_tiles * state_size);
+  const int64_t max_tiles = (options.n_ctx + kernels::kAttentionTile - 1) / kernels::kAttentionTile;
+  tile_partials_.resize(max_sharing_heads * max_tiles * state_size);
   private_.resize(team->size());
   for (Private& own : private_) {
     own.h.resize(config_.d_model);
@@ -100,7 +105,7 @@ void Forward::BeginStep() {
     tokens_.assign(step->tokens.begin(), step->tokens.end());
     status_ = CheckStep(
         step_, tokens_,
-        {options_.max_tokens, options_.max_logit_rows, cache_->n_slots(), cache_->n_ctx()});
+        {options_.max_tokens, options_.max_logit_rows, cache_->n_slots(), options_.n_ctx});
   }
   failed_ = !status_.ok();
   if (failed_) return;
@@ -200,7 +205,7 @@ void Forward::Product(int32_t thread, const kernels::PackedMatrix& weights,
 
 void Forward::FfnLayer(int32_t thread, int64_t layer) {
   const LayerWeights& weights = shard_->layers()[layer];
-  const bool has_partial = weights.n_neurons > 0;
+  const bool has_partial = weights.n_neurons > 0 && ComputesNeurons();
   if (has_partial && weights.sparse == nullptr) DenseFfn(thread, layer);
   if (has_partial && weights.sparse != nullptr) RunSparseFfn(thread, layer);
   Combine(thread, has_partial);
@@ -317,6 +322,14 @@ void Forward::Combine(int32_t thread, bool has_partial) {
     exchange_->Collect(h_.data(), tokens.begin * d_model, tokens.end * d_model);
   }
   clock_.Mark(thread, TraceOp::kAdd);
+}
+
+void Forward::Meet(int32_t thread) {
+  team_->Sync(thread, [&] {
+    status_ = exchange_->Meet();
+    failed_ = !status_.ok();
+  });
+  clock_.Mark(thread, TraceOp::kWait);
 }
 
 void Forward::OutputLogits(int32_t thread) {

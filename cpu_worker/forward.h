@@ -31,7 +31,10 @@ class Forward {
     bool measures_recall = false;  // sparse_ffn.h
     int64_t max_tokens = 1;
     int64_t max_logit_rows = 1;
+    int64_t n_ctx = 1;
+    int64_t tail_begin = 0;          // first position of tail_heads; 0: the context has no tail
     TraceRecorder* trace = nullptr;  // of its steps, or null
+    int64_t stream_tokens = 0;       // as the plan has it
   };
   // All must outlive the object.
   Forward(const Shard* shard, KvCache* cache, const kernels::Ops* ops, Team* team,
@@ -63,16 +66,37 @@ class Forward {
   void LoadInputs(int32_t thread);
   // The leader takes the next step; failed_ ends the service.
   void BeginStep();
+  // Heads of a layer, and the positions of them that are in this rank's KV cache.
+  struct Heads {
+    int64_t layer;
+    int64_t n_kv_heads;
+    int64_t begin = 0;        // the first position; tokens before it attend to nothing here
+    int64_t first_head = 0;   // number of the first query head in the model
+    float* states = nullptr;  // TailMemory's, for what was attended to; null: attention_ gets it
+  };
   void AttentionLayer(int32_t thread, int64_t layer);
-  void RotateAndStore(int32_t thread, int64_t layer);
-  void Attend(int32_t thread, int64_t layer);
-  void AttendSharedContext(int32_t thread, int64_t layer);
+  void TailLayer(int32_t thread, int64_t layer);
+  void TakeTailInputs(int32_t thread, const Range& kv_heads);
+  void RotateAndStore(int32_t thread, const Heads& heads);
+  void Attend(int32_t thread, const Heads& heads);
+  void AttendWholeHeads(int32_t thread, const Heads& heads);
+  void AttendSharedContext(int32_t thread, const Heads& heads);
+  void FinishHead(const Heads& heads, int64_t token, int64_t head, const std::vector<float>& state);
+  // Where the context of one token is shared among threads, so few are its heads.
+  bool SharesContext(int64_t n_kv_heads) const {
+    return n_kv_heads * config_.group_size() < 2 * team_->size();
+  }
+  // Not where GPU ranks do.
+  bool ComputesNeurons() const {
+    return options_.stream_tokens == 0 || n_tokens_ < options_.stream_tokens;
+  }
   void FfnLayer(int32_t thread, int64_t layer);
   void DenseFfn(int32_t thread, int64_t layer);
   void RunSparseFfn(int32_t thread, int64_t layer);
   void DownProduct(int32_t thread, const LayerWeights& weights, float* out);
-  // Every rank's partials into h. After it, failed_ says whether the step goes on.
+  // Every rank's partials into h. After it, failed_ says whether the step goes on; so after Meet.
   void Combine(int32_t thread, bool has_partial);
+  void Meet(int32_t thread);
   void OutputLogits(int32_t thread);
 
   bool one_token() const { return n_tokens_ == 1; }

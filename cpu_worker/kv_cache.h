@@ -1,4 +1,6 @@
-// Keys and values of this rank's KV heads, for all session slots, layer by layer.
+// Keys and values of this rank's KV heads, for all session slots, layer by layer. Of a layer whose
+// heads another rank holds it may have the tail of the context (plan.h): the first of its positions
+// here is the first of the tail.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/worker/shard_spec.h"
 #include "cpu_worker/arena.h"
 #include "kernels/ops.h"
 
@@ -13,11 +16,16 @@ namespace thermocline {
 
 class KvCache {
  public:
-  // heads_per_layer: how many KV heads this rank holds in each layer. ResourceExhausted names the
-  // bytes; the remedy is a smaller context.
-  static absl::StatusOr<std::unique_ptr<KvCache>> Create(
-      const std::vector<int64_t>& heads_per_layer, int64_t n_slots, int64_t n_ctx, int64_t d_head,
-      kernels::KvType type);
+  struct LayerSize {
+    int64_t n_kv_heads = 0;
+    int64_t n_positions = 0;  // of each slot
+  };
+  // tail_begin: the first position of tail_heads; 0: there are none.
+  static std::vector<LayerSize> SizesOf(const ShardSpec& spec, int64_t n_ctx, int64_t tail_begin);
+  // ResourceExhausted names the bytes; the remedy is a smaller context.
+  static absl::StatusOr<std::unique_ptr<KvCache>> Create(std::vector<LayerSize> layers,
+                                                         int64_t n_slots, int64_t d_head,
+                                                         kernels::KvType type);
 
   // Head `head` (local number) of a slot: positions are d_head elements apart.
   kernels::KvHead Head(int64_t layer, int64_t slot, int64_t head) const;
@@ -27,7 +35,6 @@ class KvCache {
 
   int64_t n_bytes() const { return arena_->size(); }
   int64_t n_slots() const { return n_slots_; }
-  int64_t n_ctx() const { return n_ctx_; }
 
  private:
   KvCache() = default;
@@ -36,9 +43,13 @@ class KvCache {
   uint8_t* HeadData(int64_t layer, int64_t slot, int64_t head) const;
 
   std::unique_ptr<Arena> arena_;
-  std::vector<uint8_t*> layers_;  // [n_layers] -> [n_slots, heads, 2, n_ctx, d_head]
-  std::vector<int64_t> n_heads_;  // [n_layers]
-  int64_t n_slots_ = 0, n_ctx_ = 0, d_head_ = 0;
+  int64_t HeadBytes(const LayerSize& size) const {
+    return 2 * size.n_positions * d_head_ * ElementBytes();
+  }
+
+  std::vector<uint8_t*> layers_;  // [n_layers] -> [n_slots, n_kv_heads, 2, n_positions, d_head]
+  std::vector<LayerSize> sizes_;  // [n_layers]
+  int64_t n_slots_ = 0, d_head_ = 0;
   kernels::KvType type_ = kernels::KvType::kF16;
 };
 

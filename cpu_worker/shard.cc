@@ -58,6 +58,7 @@ absl::StatusOr<std::unique_ptr<Shard>> Shard::Create(const GgufFile* file,
 absl::Status Shard::PlanLayer(int64_t index, const ShardSpec::Layer& spec, bool f32_activations) {
   LayerWeights& layer = layers_[index];
   layer.kv_heads = spec.kv_heads;
+  layer.tail_heads = spec.tail_heads;
   layer.n_neurons = TotalSize(spec.neurons);
   const Range all = {0, config_.d_model};
   AddVector(file_, Tensor(Role::kAttentionNorm, index), {all}, &layer.attention_norm);

@@ -43,6 +43,7 @@ struct SparseWeights {
 
 struct LayerWeights {
   Range kv_heads;
+  Range tail_heads;  // other ranks'; kv_heads are empty then
   int64_t n_neurons = 0;
   const float* attention_norm = nullptr;  // [d_model]
   const float* ffn_norm = nullptr;        // [d_model]

@@ -65,17 +65,19 @@ absl::StatusOr<worker::v1::ConfigureResponse> CpuWorker::SetUp(
   ASSIGN_OR_RETURN(const kernels::Isa isa, IsaFromName(request.isa()));
   ASSIGN_OR_RETURN(shard_, Shard::Create(model.file.get(), model.config, model.spec,
                                          model.of_predictor(), &model.predictor));
-  std::vector<int64_t> heads_per_layer;
-  for (const ShardSpec::Layer& layer : model.spec.layers) {
-    heads_per_layer.push_back(layer.kv_heads.size());
-  }
-  ASSIGN_OR_RETURN(cache_, KvCache::Create(heads_per_layer, request.n_slots(), request.n_ctx(),
-                                           model.config.d_head, kv_type));
+  const int64_t n_ctx = request.n_ctx(), tail_begin = model.exchange_shape.tail.begin;
+  ASSIGN_OR_RETURN(cache_, KvCache::Create(KvCache::SizesOf(model.spec, n_ctx, tail_begin),
+                                           request.n_slots(), model.config.d_head, kv_type));
   ops_ = &kernels::ops(isa);
   node_ = request.node();
-  forward_options_ = {request.f32_activations(), request.measures_recall(),
-                      model.exchange_shape.max_tokens, model.exchange_shape.max_logit_rows,
-                      trace()};
+  forward_options_ = {request.f32_activations(),
+                      request.measures_recall(),
+                      model.exchange_shape.max_tokens,
+                      model.exchange_shape.max_logit_rows,
+                      n_ctx,
+                      tail_begin,
+                      trace(),
+                      model.spec.stream_tokens};
   team_ = std::make_unique<Team>(request.n_threads(), request.spin_us());
   // All that is computed is computed by the team, and what it touches first lies on its node.
   RETURN_IF_ERROR(team_->BindToNode(request.node()));

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <thread>
 
 #include "common/util/status_macros.h"
@@ -32,6 +33,11 @@ absl::StatusOr<std::unique_ptr<DeviceDecode>> DeviceDecode::Create(DeviceLayers*
   decode->memory_.arrived = on_device(decode->memory_.arrived);
   decode->memory_.headers = on_device(decode->memory_.headers);
   decode->memory_.partials = on_device(decode->memory_.partials);
+  TailMemory tail = exchange->tail();
+  if (tail.q != nullptr) {
+    layers->SetTail(
+        {on_device(tail.q), on_device(tail.k), on_device(tail.v), on_device(tail.state)});
+  }
   ASSIGN_OR_RETURN(uint8_t * control, device->Allocate(sizeof(Control)));
   decode->control_ = reinterpret_cast<Control*>(control);
   ASSIGN_OR_RETURN(uint8_t * staged, device->AllocateHost(sizeof(Control)));
@@ -42,7 +48,7 @@ absl::StatusOr<std::unique_ptr<DeviceDecode>> DeviceDecode::Create(DeviceLayers*
 absl::Status DeviceDecode::Run(const Step& step) {
   *staged_ = {{step.number, access_.arrivals()}, kernels::kExchangeFine};
   const Key key = {layers_->max_position() / kernels::kAttendTile, step.n_logit_rows,
-                   layers_->is_as_planned()};
+                   layers_->is_as_planned(), step.has_tail};
   ASSIGN_OR_RETURN(DeviceGraph * graph, GraphFor(key));
   RETURN_IF_ERROR(device_->Launch(graph));
   RETURN_IF_ERROR(Await());
@@ -71,34 +77,45 @@ absl::StatusOr<DeviceGraph*> DeviceDecode::GraphFor(const Key& key) {
 }
 
 absl::Status DeviceDecode::Enqueue(const Key& key) {
-  const auto& [tile, n_rows, is_as_planned] = key;
-  const int64_t last = std::min((tile + 1) * kernels::kAttendTile, layers_->options().n_ctx) - 1;
+  const auto& [tile, n_rows, is_as_planned, has_tail] = key;
+  const int64_t last =
+      std::min((tile + 1) * kernels::kAttendTile, layers_->options().device_ctx()) - 1;
   RETURN_IF_ERROR(device_->Upload(control_, staged_, sizeof(Control)));
   RETURN_IF_ERROR(layers_->Upload());
   DeviceTrace& trace = layers_->trace();
   uint32_t number = 0;
+  std::function<absl::Status()> meet;
+  if (has_tail) meet = [&] { return Meet(number++); };
   for (int64_t i = 0; i < layers_->config().n_layers; ++i) {
-    trace.StartPart(number);
-    if (layers_->has_attention(i)) RETURN_IF_ERROR(layers_->Attention(i, last));
-    RETURN_IF_ERROR(Meet(number++, layers_->has_attention(i)));
-    trace.StartPart(number);
+    trace.StartPart(2 * i);
+    RETURN_IF_ERROR(layers_->Attention(i, last, meet));
+    RETURN_IF_ERROR(Combine(number++, layers_->has_attention(i)));
+    trace.StartPart(2 * i + 1);
     if (layers_->has_neurons(i)) RETURN_IF_ERROR(layers_->Ffn(i));
-    RETURN_IF_ERROR(Meet(number++, layers_->has_neurons(i)));
+    RETURN_IF_ERROR(Combine(number++, layers_->has_neurons(i)));
   }
-  trace.StartPart(number);
+  trace.StartPart(2 * layers_->config().n_layers);
   RETURN_IF_ERROR(layers_->Logits(n_rows, [this](int32_t row) { return exchange_.Logits(row); }));
   RETURN_IF_ERROR(layers_->EndStep());
   return device_->Download(staged_, control_, sizeof(Control));
 }
 
-absl::Status DeviceDecode::Meet(uint32_t number, bool has_partial) {
+absl::Status DeviceDecode::Combine(uint32_t number, bool has_partial) {
   DeviceTrace& trace = layers_->trace();
-  RETURN_IF_ERROR(device_->Check(
-      device_->ops().exchange(device_->stream(), memory_, &control_->step, number,
-                              has_partial ? layers_->partial() : nullptr, layers_->h(),
-                              layers_->config().d_model, &control_->state, trace.ExchangeTimes()),
-      "exchange"));
+  RETURN_IF_ERROR(
+      EnqueueExchange(number, has_partial ? layers_->partial() : nullptr, trace.ExchangeTimes()));
   return trace.Mark(TraceOp::kAdd);
+}
+
+absl::Status DeviceDecode::Meet(uint32_t number) {
+  return EnqueueExchange(number, nullptr, nullptr);
+}
+
+absl::Status DeviceDecode::EnqueueExchange(uint32_t number, const float* partial, int64_t* times) {
+  return device_->Check(
+      device_->ops().exchange(device_->stream(), memory_, &control_->step, number, partial,
+                              layers_->h(), layers_->config().d_model, &control_->state, times),
+      "exchange");
 }
 
 absl::Status DeviceDecode::Await() {

@@ -30,7 +30,8 @@ class DeviceDecode {
     uint32_t state;  // kernels::ExchangeState
   };
   // What a graph was captured for; positions of one tile of attention share one.
-  using Key = std::tuple<int64_t /*tile*/, int32_t /*n_logit_rows*/, bool /*is_as_planned*/>;
+  using Key = std::tuple<int64_t /*tile*/, int32_t /*n_logit_rows*/, bool /*is_as_planned*/,
+                         bool /*has_tail*/>;
 
   DeviceDecode(DeviceLayers* layers, Device* device, Exchange* exchange)
       : layers_(layers),
@@ -39,7 +40,10 @@ class DeviceDecode {
         access_(*exchange->device_access()) {}
   absl::StatusOr<DeviceGraph*> GraphFor(const Key& key);
   absl::Status Enqueue(const Key& key);
-  absl::Status Meet(uint32_t number, bool has_partial);
+  // An exchange with the partial sum; one with nothing to add, in which nobody has anything.
+  absl::Status Combine(uint32_t number, bool has_partial);
+  absl::Status Meet(uint32_t number);
+  absl::Status EnqueueExchange(uint32_t number, const float* partial, int64_t* times);
   absl::Status Await();
 
   DeviceLayers* const layers_;

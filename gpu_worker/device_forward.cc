@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <thread>
 
 #include "common/util/status_macros.h"
@@ -56,16 +57,25 @@ absl::Status DeviceForward::RunStep(const Step& step, Exchange& exchange) {
 }
 
 absl::Status DeviceForward::RunPlain(const Step& step, Exchange& exchange) {
+  const auto await = [&] {
+    exchange.Working();  // packing what is streamed may have taken long
+    return Await(exchange);
+  };
   DeviceTrace& trace = layers_->trace();
   RETURN_IF_ERROR(layers_->Upload());
+  std::function<absl::Status()> meet;
+  if (step.has_tail) {
+    meet = [&]() -> absl::Status {
+      RETURN_IF_ERROR(Await(exchange));
+      return exchange.Meet();
+    };
+  }
   for (int64_t i = 0; i < layers_->config().n_layers; ++i) {
     trace.StartPart(2 * i);
-    if (layers_->has_attention(i)) {
-      RETURN_IF_ERROR(layers_->Attention(i, layers_->max_position()));
-    }
+    RETURN_IF_ERROR(layers_->Attention(i, layers_->max_position(), meet));
     RETURN_IF_ERROR(Combine(layers_->has_attention(i), step.n_tokens(), exchange));
     trace.StartPart(2 * i + 1);
-    if (layers_->has_neurons(i)) RETURN_IF_ERROR(layers_->Ffn(i));
+    if (layers_->has_neurons(i)) RETURN_IF_ERROR(layers_->Ffn(i, await));
     RETURN_IF_ERROR(Combine(layers_->has_neurons(i), step.n_tokens(), exchange));
   }
   trace.StartPart(2 * layers_->config().n_layers);

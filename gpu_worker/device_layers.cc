@@ -29,10 +29,10 @@ DeviceLayers::Sizes DeviceLayers::SizesOf(const ModelConfig& config, const Shard
   sizes.vocab = spec.vocab.size();
   sizes.attend_bytes =
       kernels::attend_bytes(options.max_tokens, static_cast<int32_t>(sizes.q_width / config.d_head),
-                            static_cast<int32_t>(config.d_head), options.n_ctx - 1);
+                            static_cast<int32_t>(config.d_head), options.device_ctx() - 1);
   sizes.ffn_bytes = DeviceFfn::WorkspaceBytes(ffn);
   if (options.max_tokens >= kGemmTokens) {
-    const int64_t width = std::max({config.d_model, sizes.q_width, ffn.max_neurons});
+    const int64_t width = std::max({config.d_model, sizes.q_width, ffn.max_width()});
     // No tile is larger than a matrix.
     const int64_t most = 2 * width * std::max(config.d_model, sizes.q_width);
     sizes.product = {options.max_tokens, width, std::min(kGemmTileBytes, most)};
@@ -57,6 +57,7 @@ int64_t DeviceLayers::Place(const ModelConfig& config, const Sizes& sizes, const
   carver.Take(n * sizes.kv_width, &buffers->k);
   carver.Take(n * sizes.kv_width, &buffers->v);
   carver.Take(n * sizes.q_width, &buffers->attention);
+  carver.Take(n * sizes.q_width / config.d_head * 2, &buffers->attention_state);
   carver.Take(n * d_model, &buffers->partial);
   carver.Take(options.max_logit_rows * sizes.vocab, &buffers->logits);
   carver.Take(sizes.attend_bytes, &buffers->attend);
@@ -144,6 +145,7 @@ absl::Status DeviceLayers::Stage(const Step& step) {
     RopeAngles(frequencies_, tokens_[t].position, staged_.cos + t * n_pairs,
                staged_.sin + t * n_pairs);
   }
+  max_position_ = std::min(max_position_, options_.device_ctx() - 1);
   std::memcpy(staged_.x, step.x, n_tokens_ * config_.d_model * sizeof(float));
   ffn_.Stage(tokens_);
   return absl::OkStatus();
@@ -200,45 +202,92 @@ absl::Status DeviceLayers::Products(std::initializer_list<Rows> all, const float
   return absl::OkStatus();
 }
 
-absl::Status DeviceLayers::Attention(int64_t index, int64_t max_position) {
+absl::Status DeviceLayers::Attention(int64_t index, int64_t max_position,
+                                     const std::function<absl::Status()>& meet) {
   const DeviceLayer& layer = shard_->layers()[index];
-  const int64_t kv_width = layer.n_kv_heads * config_.d_head;
-  const int64_t q_width = kv_width * config_.group_size();
-  const auto n_heads = static_cast<int32_t>(layer.n_kv_heads * config_.group_size());
-  const int64_t d_model = config_.d_model;
-  kernels::DeviceStream* stream = device_->stream();
+  const bool attends = has_attention(index);
+  if (attends) RETURN_IF_ERROR(Project(layer));
+  if (meet != nullptr) {
+    if (attends) RETURN_IF_ERROR(LeaveForTail(index));
+    RETURN_IF_ERROR(meet());
+  }
+  if (attends) RETURN_IF_ERROR(Attend(layer, max_position));
+  if (meet != nullptr) {
+    RETURN_IF_ERROR(meet());
+    if (attends) RETURN_IF_ERROR(MergeTail(index));
+  }
+  return attends ? AttentionOutput(layer) : absl::OkStatus();
+}
+
+absl::Status DeviceLayers::Project(const DeviceLayer& layer) {
   RETURN_IF_ERROR(Norm(0, n_tokens_, layer.attention_norm));
   RETURN_IF_ERROR(trace_->Mark(TraceOp::kNorm));
   RETURN_IF_ERROR(Products({{layer.q, buffers_.q}, {layer.k, buffers_.k}, {layer.v, buffers_.v}},
-                           buffers_.normed, d_model));
-  RETURN_IF_ERROR(trace_->Mark(TraceOp::kQkv));
+                           buffers_.normed, config_.d_model));
+  return trace_->Mark(TraceOp::kQkv);
+}
+
+absl::Status DeviceLayers::LeaveForTail(int64_t index) {
+  const int64_t n_kv_heads = shard_->layers()[index].n_kv_heads;
+  const int64_t first_kv_head = shard_->spec().layers[index].kv_heads.begin;
+  // A head of k or v is as wide as one of q; of q there are `group` for each.
+  const auto leave = [&](const float* from, int64_t group, float* to) {
+    const int64_t width = config_.d_head * group;
+    return device_->Check(
+        ops_.copy(device_->stream(), from, n_kv_heads * width, n_tokens_, n_kv_heads * width,
+                  to + first_kv_head * width, config_.n_kv_heads * width),
+        "copy");
+  };
+  RETURN_IF_ERROR(leave(buffers_.q, config_.group_size(), tail_.q));
+  RETURN_IF_ERROR(leave(buffers_.k, 1, tail_.k));
+  return leave(buffers_.v, 1, tail_.v);
+}
+
+absl::Status DeviceLayers::Attend(const DeviceLayer& layer, int64_t max_position) {
+  kernels::DeviceStream* stream = device_->stream();
   RETURN_IF_ERROR(device_->Check(
       ops_.rope_store(stream, buffers_.q, buffers_.k, buffers_.v, buffers_.cos, buffers_.sin,
-                      config_.n_rot, buffers_.tokens, n_tokens_, n_heads, layer.kv),
+                      config_.n_rot, buffers_.tokens, n_tokens_, n_heads(layer), layer.kv),
       "rope_store"));
   RETURN_IF_ERROR(trace_->Mark(TraceOp::kRope));
   const float scale = 1.0f / std::sqrt(static_cast<float>(config_.d_head));
   RETURN_IF_ERROR(device_->Check(
-      ops_.attend(stream, buffers_.q, buffers_.tokens, n_tokens_, n_heads, layer.kv, scale,
-                  /*window=*/0, max_position, buffers_.attention, /*state=*/nullptr,
+      ops_.attend(stream, buffers_.q, buffers_.tokens, n_tokens_, n_heads(layer), layer.kv, scale,
+                  /*window=*/0, max_position, buffers_.attention, buffers_.attention_state,
                   buffers_.attend),
       "attend"));
-  RETURN_IF_ERROR(trace_->Mark(TraceOp::kAttend));
+  return trace_->Mark(TraceOp::kAttend);
+}
+
+absl::Status DeviceLayers::MergeTail(int64_t index) {
+  const int64_t first_head = shard_->spec().layers[index].kv_heads.begin * config_.group_size();
+  const int64_t of_head = 2 + config_.d_head;
+  RETURN_IF_ERROR(
+      device_->Check(ops_.merge_late(device_->stream(), buffers_.attention_state,
+                                     tail_.state + first_head * of_head, config_.n_heads * of_head,
+                                     n_tokens_, n_heads(shard_->layers()[index]),
+                                     static_cast<int32_t>(config_.d_head), buffers_.attention),
+                     "merge_late"));
+  return trace_->Mark(TraceOp::kTail);
+}
+
+absl::Status DeviceLayers::AttentionOutput(const DeviceLayer& layer) {
+  const int64_t q_width = n_heads(layer) * config_.d_head;
   kernels::DeviceRows quantized = buffers_.input;
   quantized.stride = q_width;
   RETURN_IF_ERROR(device_->Check(
-      ops_.quantize(stream, buffers_.attention, q_width, n_tokens_, q_width, quantized),
+      ops_.quantize(device_->stream(), buffers_.attention, q_width, n_tokens_, q_width, quantized),
       "quantize"));
   RETURN_IF_ERROR(Products({{layer.o, buffers_.partial}}, buffers_.attention, q_width));
   return trace_->Mark(TraceOp::kAttentionOutput);
 }
 
-absl::Status DeviceLayers::Ffn(int64_t index) {
+absl::Status DeviceLayers::Ffn(int64_t index, const std::function<absl::Status()>& await) {
   RETURN_IF_ERROR(Norm(0, n_tokens_, shard_->layers()[index].ffn_norm));
   RETURN_IF_ERROR(trace_->Mark(TraceOp::kNorm));
   kernels::DeviceRows input = buffers_.input;
   input.stride = config_.d_model;
-  return ffn_.Run(index, {buffers_.h, buffers_.normed, input}, buffers_.partial);
+  return ffn_.Run(index, {buffers_.h, buffers_.normed, input}, buffers_.partial, await);
 }
 
 absl::Status DeviceLayers::Logits(int64_t n_rows, const std::function<float*(int32_t)>& rows) {

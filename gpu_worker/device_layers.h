@@ -4,6 +4,7 @@
 // it.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -28,7 +29,11 @@ class DeviceLayers {
     int64_t max_logit_rows = 1;
     int64_t n_slots = 1;
     int64_t n_ctx = 1;
+    int64_t tail_begin = 0;          // the first position whose K and V CPU ranks hold; 0: none
     TraceRecorder* trace = nullptr;  // of its steps, or null
+
+    // Positions of the device's KV cache.
+    int64_t device_ctx() const { return tail_begin > 0 ? std::min(tail_begin, n_ctx) : n_ctx; }
   };
   // What a step needs on the device beside weights and KV cache. predictor: the one that the shard
   // is created with, or null.
@@ -43,14 +48,22 @@ class DeviceLayers {
   // be done.
   absl::Status Stage(const Step& step);
   const std::vector<StepToken>& tokens() const { return tokens_; }  // the staged ones
-  int64_t max_position() const { return max_position_; }
+  int64_t max_position() const { return max_position_; }            // of those on the device
   // Whether launches would be the same as for a step staged before, but for max_position.
   bool is_as_planned() const { return ffn_.is_as_planned(); }
 
+  // Where the ranks meet over the tail of the context, as the device sees it; before steps that
+  // have one.
+  void SetTail(const TailMemory& tail) { tail_ = tail; }
+
   absl::Status Upload();
-  // Both into partial(). max_position: at least that of the step.
-  absl::Status Attention(int64_t layer, int64_t max_position);
-  absl::Status Ffn(int64_t layer);
+  // Both into partial(); nothing where the rank has no attention, or no neurons, of the layer.
+  // max_position: at least that of the step, on the device. meet: of a step with a tail, called
+  // twice: Exchange::Meet in the stream's order; else null.
+  absl::Status Attention(int64_t layer, int64_t max_position,
+                         const std::function<absl::Status()>& meet);
+  // await: of steps that stream neurons, as DeviceFfn::Run has it.
+  absl::Status Ffn(int64_t layer, const std::function<absl::Status()>& await = {});
   // Of the tokens that want some; rows(r) is where row r goes, on the host.
   absl::Status Logits(int64_t n_rows, const std::function<float*(int32_t)>& rows);
   // Asks for what the step counted; CollectCounts, when the device has done all, takes it.
@@ -62,7 +75,10 @@ class DeviceLayers {
   DeviceTrace& trace() { return *trace_; }
 
   bool has_attention(int64_t layer) const { return shard_->layers()[layer].n_kv_heads > 0; }
-  bool has_neurons(int64_t layer) const { return shard_->layers()[layer].n_neurons > 0; }
+  // Of the staged step.
+  bool has_neurons(int64_t layer) const {
+    return shard_->layers()[layer].n_neurons > 0 || ffn_.streams(layer);
+  }
   const ModelConfig& config() const { return config_; }
   const Options& options() const { return options_; }
   float* h() const { return buffers_.h; }              // [n_tokens, d_model], the residual stream
@@ -78,6 +94,7 @@ class DeviceLayers {
     kernels::DeviceToken* tokens;  // [max_tokens]
     float *cos, *sin;              // [max_tokens, n_rot / 2]
     float *q, *k, *v, *attention;  // [max_tokens, heads of the layer with the most]
+    float* attention_state;        // [max_tokens, such heads, 2]: max, sum
     float* partial;                // [max_tokens, d_model]
     float* logits;                 // [max_logit_rows, vocab rows]
     uint8_t* attend;               // its workspace
@@ -113,6 +130,15 @@ class DeviceLayers {
   // out = weights times x [n_tokens, width], which is in int8 in buffers_.input, too.
   absl::Status Product(const kernels::DeviceMatrix& weights, const float* x, int64_t width,
                        int64_t n_tokens, float* out, int64_t out_stride);
+  // Attention's parts.
+  absl::Status Project(const DeviceLayer& layer);
+  absl::Status LeaveForTail(int64_t index);
+  absl::Status Attend(const DeviceLayer& layer, int64_t max_position);
+  absl::Status MergeTail(int64_t index);
+  absl::Status AttentionOutput(const DeviceLayer& layer);
+  int32_t n_heads(const DeviceLayer& layer) const {
+    return static_cast<int32_t>(layer.n_kv_heads * config_.group_size());
+  }
   // Rows of q, k and v, or of the output: of prompts by GEMM.
   struct Rows {
     const kernels::DeviceMatrix& weights;
@@ -133,6 +159,7 @@ class DeviceLayers {
   const std::unique_ptr<DeviceTrace> trace_;
   DeviceFfn ffn_;
   std::vector<double> frequencies_;  // RoPE's
+  TailMemory tail_;
   // Of the step being run.
   std::vector<StepToken> tokens_;
   int64_t n_tokens_ = 0, max_position_ = 0;

@@ -38,12 +38,16 @@ absl::StatusOr<worker::v1::ConfigureResponse> GpuWorker::SetUp(
   RETURN_IF_ERROR(CheckNumbers(request));
   RETURN_IF_ERROR(CheckRange("memory_bytes", request.memory_bytes(), 0, int64_t{1} << 50));
   ASSIGN_OR_RETURN(device_, OpenDevice(request.device()));
-  forward_options_ = {model.exchange_shape.max_tokens, model.exchange_shape.max_logit_rows,
-                      request.n_slots(), request.n_ctx(), trace()};
+  forward_options_ = {model.exchange_shape.max_tokens,
+                      model.exchange_shape.max_logit_rows,
+                      request.n_slots(),
+                      request.n_ctx(),
+                      model.exchange_shape.tail.begin,
+                      trace()};
   const int64_t workspace =
       DeviceLayers::WorkspaceBytes(model.config, model.spec, forward_options_, &model.predictor);
   const DeviceShard::Options options = {.n_slots = request.n_slots(),
-                                        .n_ctx = request.n_ctx(),
+                                        .n_ctx = forward_options_.device_ctx(),
                                         .workspace_bytes = workspace,
                                         .budget_bytes = request.memory_bytes(),
                                         .kv_type = request.kv_type() == "q8_0"
@@ -52,6 +56,7 @@ absl::StatusOr<worker::v1::ConfigureResponse> GpuWorker::SetUp(
   ASSIGN_OR_RETURN(shard_,
                    DeviceShard::Create(model.file.get(), model.config, model.spec, options,
                                        device_.get(), model.of_predictor(), &model.predictor));
+  if (shard_->stream() != nullptr) file_ = model.file;
   worker::v1::ConfigureResponse response;
   response.set_device(device_->description());
   response.set_weight_bytes(shard_->weight_bytes());
@@ -72,6 +77,7 @@ absl::Status GpuWorker::RunSteps(Exchange& exchange) { return forward_->Serve(ex
 void GpuWorker::Drop() {
   forward_.reset();
   shard_.reset();
+  file_.reset();
   device_.reset();
 }
 

@@ -36,6 +36,11 @@ struct Step {
   int32_t n_logit_rows = 0;
   const float* x = nullptr;  // [n_tokens, d_model], the embeddings; valid until the step ends
 
+  // Whether some token is at a tail position: then ranks meet twice more in every layer, before its
+  // two exchanges. The first time q, k and v of the layer stand in Exchange::tail(), the second
+  // time what was made of them.
+  bool has_tail = false;
+
   int64_t n_tokens() const { return static_cast<int64_t>(tokens.size()); }
 };
 
@@ -88,6 +93,14 @@ class Exchange {
   // Any thread: h[begin, end) becomes h + partial of rank 0 + partial of rank 1 + ..., in that
   // order.
   virtual void Collect(float* h, int64_t begin, int64_t end) = 0;
+
+  // Of steps with tail positions: Meet is an exchange without partials; all that was written to
+  // tail() before can be read after it. Leader only.
+  absl::Status Meet() {
+    NoPartial();
+    return Arrive();
+  }
+  virtual TailMemory tail() { return {}; }  // null where the exchange is not in this host's memory
 
   // This rank's slice of logit row `row`: [vocab_end - vocab_begin] f32, then the step is done.
   virtual float* Logits(int32_t row) = 0;

@@ -6,6 +6,16 @@
 
 namespace thermocline {
 
+// Where ranks that hold a layer's attention and ranks that hold the tail of its context (TailShape
+// in segment.h) meet: the former leave q, k and v, the latter what they made of them. Each writes
+// the columns of its own heads.
+struct TailMemory {
+  float* q = nullptr;      // [n_tokens, n_heads * d_head], before RoPE
+  float* k = nullptr;      // [n_tokens, n_kv_heads * d_head], before RoPE
+  float* v = nullptr;      // [n_tokens, n_kv_heads * d_head]
+  float* state = nullptr;  // [n_tokens, n_heads, 2 + d_head]: max, sum, o over the tail positions
+};
+
 // What belongs to each partial: of which exchange it is. Written before its rank arrives.
 struct alignas(64) PartialHeader {
   uint32_t epoch;

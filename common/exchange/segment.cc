@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <new>
@@ -26,8 +27,12 @@ constexpr double kMaxBytes = 1099511627776.0;  // 2^40
 uint64_t RoundUp(uint64_t n, uint64_t unit) { return (n + unit - 1) / unit * unit; }
 
 std::string Describe(const ExchangeShape& s) {
-  return fmt::format("{} ranks, {} tokens, d_model {}, {} layers, n_vocab {}, {} logit rows",
-                     s.n_ranks, s.max_tokens, s.d_model, s.n_layers, s.n_vocab, s.max_logit_rows);
+  const std::string tail =
+      fmt::format(", positions from {} of {} heads ({} KV) of {} values", s.tail.begin,
+                  s.tail.n_heads, s.tail.n_kv_heads, s.tail.d_head);
+  return fmt::format("{} ranks, {} tokens, d_model {}, {} layers, n_vocab {}, {} logit rows{}",
+                     s.n_ranks, s.max_tokens, s.d_model, s.n_layers, s.n_vocab, s.max_logit_rows,
+                     s.tail.begin > 0 ? tail : "");
 }
 
 absl::Status NotOurs(const std::string& what) {
@@ -45,9 +50,18 @@ absl::Status ExchangeShape::Check() const {
     return absl::InvalidArgumentError(
         fmt::format("exchange of {}: every size must be positive", Describe(*this)));
   }
+  const bool is_tail_well = tail == TailShape{} || (tail.begin > 0 && tail.n_heads > 0 &&
+                                                    tail.n_kv_heads > 0 && tail.d_head > 0);
+  if (!is_tail_well) {
+    return absl::InvalidArgumentError(
+        fmt::format("exchange of {}: tail positions need dimensions", Describe(*this)));
+  }
   // In floating point, as the product may not fit 64 bits.
   const double vectors = (2.0 * n_ranks + 2.0) * max_tokens * d_model;  // partials, x, reduced
-  const double bytes = 4.0 * (vectors + double{1} * max_logit_rows * n_vocab);
+  const double tail_values = double{1} * max_tokens *
+                             (double{2} * tail.n_heads + double{2} * tail.n_kv_heads) *
+                             (tail.d_head + 2.0);
+  const double bytes = 4.0 * (vectors + tail_values + double{1} * max_logit_rows * n_vocab);
   if (bytes >= kMaxBytes) {
     return absl::InvalidArgumentError(
         fmt::format("exchange of {}: would take {:.0f} bytes, more than 2^40; lower --batch-size",
@@ -58,8 +72,26 @@ absl::Status ExchangeShape::Check() const {
 
 uint64_t ExchangeShape::SegmentBytes() const { return Segment::Layout(*this).end; }
 
-uint32_t ExchangeShape::ArrivalsPerStep(int64_t n_tokens) const {
-  return ExchangesPerStep() * ArrivalsPerExchange(n_tokens) + 1;
+// Sums in slices take a rank two arrivals, meetings never.
+uint32_t ExchangeShape::ArrivalsPerStep(int64_t n_tokens, bool has_tail) const {
+  const uint32_t n_sums = ExchangesPerStep(false), n_meetings = ExchangesPerStep(has_tail) - n_sums;
+  return n_sums * (Sliced(n_tokens) ? 2 : 1) + n_meetings + 1;
+}
+
+uint32_t ExchangeShape::ExchangeAfter(uint32_t n_arrivals, int64_t n_tokens, bool has_tail) const {
+  uint32_t exchange = 0;
+  for (uint32_t left = n_arrivals; exchange < ExchangesPerStep(has_tail); ++exchange) {
+    const bool is_meeting = has_tail && exchange % 4 < 2;
+    const uint32_t n = !is_meeting && Sliced(n_tokens) ? 2 : 1;
+    if (left < n) break;
+    left -= n;
+  }
+  return exchange;
+}
+
+bool TailShape::HasTail(absl::Span<const StepToken> tokens) const {
+  return std::any_of(tokens.begin(), tokens.end(),
+                     [this](const StepToken& token) { return IsInTail(token); });
 }
 
 Segment::Layout::Layout(const ExchangeShape& shape) {
@@ -74,7 +106,16 @@ Segment::Layout::Layout(const ExchangeShape& shape) {
   partials = x + vector_bytes;
   partial_stride = vector_bytes;
   reduced = partials + 2 * n_ranks * partial_stride;
-  logits = reduced + vector_bytes;
+  const uint64_t tail_tokens = shape.tail.begin > 0 ? shape.max_tokens : 0;
+  const auto tail_bytes = [&](int64_t n_heads, int64_t of_head) {
+    return RoundUp(4 * tail_tokens * static_cast<uint64_t>(n_heads * of_head), kPage);
+  };
+  const TailShape& tail = shape.tail;
+  tail_q = reduced + vector_bytes;
+  tail_k = tail_q + tail_bytes(tail.n_heads, tail.d_head);
+  tail_v = tail_k + tail_bytes(tail.n_kv_heads, tail.d_head);
+  tail_state = tail_v + tail_bytes(tail.n_kv_heads, tail.d_head);
+  logits = tail_state + tail_bytes(tail.n_heads, 2 + tail.d_head);
   end = RoundUp(logits + uint64_t{4} * shape.max_logit_rows * shape.n_vocab, kPage);
 }
 
@@ -198,6 +239,12 @@ float* Segment::partial(int32_t rank, int buffer) {
 }
 
 float* Segment::reduced() { return At<float>(layout_.reduced); }
+
+TailMemory Segment::tail() {
+  if (shape_.tail.begin == 0) return {};
+  return {At<float>(layout_.tail_q), At<float>(layout_.tail_k), At<float>(layout_.tail_v),
+          At<float>(layout_.tail_state)};
+}
 
 float* Segment::logits(int32_t row) {
   return At<float>(layout_.logits) + int64_t{row} * shape_.n_vocab;

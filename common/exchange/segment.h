@@ -16,7 +16,18 @@ namespace thermocline {
 
 // Of everything that processes of a fleet share as plain bytes: the segment, and StepToken, which
 // also travels in frames. Counts up with every change of it.
-inline constexpr uint32_t kExchangeLayout = 3;
+inline constexpr uint32_t kExchangeLayout = 4;
+
+// A context whose K and V lie in two places: positions below `begin` with the layer's heads, on
+// GPUs; the tail, from there on, in the memory of CPU ranks (plan.h).
+struct TailShape {
+  int32_t begin = 0;  // 0: there are no tail positions, and no dimensions
+  int32_t n_heads = 0, n_kv_heads = 0, d_head = 0;
+
+  bool operator==(const TailShape&) const = default;
+  bool IsInTail(const StepToken& token) const { return begin > 0 && token.position >= begin; }
+  bool HasTail(absl::Span<const StepToken> tokens) const;
+};
 
 // All sizes of a segment follow from these; every rank is told them and checks them on attach.
 struct ExchangeShape {
@@ -26,16 +37,20 @@ struct ExchangeShape {
   int32_t n_layers = 0;
   int32_t n_vocab = 0;
   int32_t max_logit_rows = 0;  // of one step
+  TailShape tail = {};
 
   bool operator==(const ExchangeShape&) const = default;
   absl::Status Check() const;  // all positive, the total below 2^40 bytes
   uint64_t SegmentBytes() const;
   bool Sliced(int64_t n_tokens) const { return n_tokens > 1 && n_ranks > 1; }
-  // After attention and after the FFN of each layer.
-  uint32_t ExchangesPerStep() const { return 2 * static_cast<uint32_t>(n_layers); }
-  uint32_t ArrivalsPerExchange(int64_t n_tokens) const { return Sliced(n_tokens) ? 2 : 1; }
+  // After attention and after the FFN of each layer; before these two meetings, if has_tail.
+  uint32_t ExchangesPerStep(bool has_tail = false) const {
+    return (has_tail ? 4 : 2) * static_cast<uint32_t>(n_layers);
+  }
   // Of one rank: its exchanges, and the end of the step.
-  uint32_t ArrivalsPerStep(int64_t n_tokens) const;
+  uint32_t ArrivalsPerStep(int64_t n_tokens, bool has_tail = false) const;
+  // The exchange in which the next arrival is, after so many; ExchangesPerStep: the step's end.
+  uint32_t ExchangeAfter(uint32_t n_arrivals, int64_t n_tokens, bool has_tail) const;
 };
 
 // First bytes of the segment. Plain data and atomics, one writer a cache line.
@@ -91,6 +106,7 @@ class Segment {
   // [max_tokens, d_model]. One is enough: a rank adds its slice of exchange e+1 when all have
   // arrived in e+1, so when all have read the sums of e.
   float* reduced();
+  TailMemory tail();           // null without tail positions
   float* logits(int32_t row);  // [n_vocab]
 
   // Sets the abort word and wakes all who wait. The first reason stays.
@@ -104,7 +120,7 @@ class Segment {
   struct Layout {
     explicit Layout(const ExchangeShape& shape);
     uint64_t arrived, heartbeats, partial_headers, tokens, x, partials, partial_stride, reduced,
-        logits, end;
+        tail_q, tail_k, tail_v, tail_state, logits, end;
   };
   friend struct ExchangeShape;
 

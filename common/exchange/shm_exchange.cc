@@ -56,6 +56,7 @@ absl::StatusOr<Step> ShmExchange::NextStep() {
   step.tokens = absl::MakeConstSpan(segment_->tokens(), n_tokens_);
   step.n_logit_rows = header.n_logit_rows;
   step.x = segment_->x();
+  step.has_tail = has_tail_ = shape.tail.HasTail(step.tokens);
   return step;
 }
 
@@ -69,7 +70,7 @@ void ShmExchange::Working() {
 }
 
 absl::Status ShmExchange::Arrive() {
-  THERMOCLINE_CHECK(exchange_ < segment_->shape().ExchangesPerStep());
+  THERMOCLINE_CHECK(exchange_ < segment_->shape().ExchangesPerStep(has_tail_));
   PartialHeader& mine = segment_->partial_header(rank_, buffer());
   mine.epoch = segment_->epoch();
   mine.exchange = exchange_;
@@ -158,7 +159,7 @@ float* ShmExchange::Logits(int32_t row) { return segment_->logits(row) + vocab_b
 absl::Status ShmExchange::FinishStep() {
   SegmentHeader& header = segment_->header();
   const ExchangeShape& shape = segment_->shape();
-  THERMOCLINE_CHECK(exchange_ == shape.ExchangesPerStep());
+  THERMOCLINE_CHECK(exchange_ == shape.ExchangesPerStep(has_tail_));
   ++arrivals_;
   Advance(segment_->arrived(rank_));
   // The coordinator sleeps on `finished`; only the last rank of the step wakes it.
@@ -202,7 +203,7 @@ absl::Status ShmExchange::SkipExchanges() {
   THERMOCLINE_CHECK(n_tokens_ == 1 && exchange_ == 0);
   if (segment_->header().abort.value.load() != 0) return segment_->StopStatus();
   WakeWaiters();
-  exchange_ = segment_->shape().ExchangesPerStep();
+  exchange_ = segment_->shape().ExchangesPerStep(has_tail_);
   arrivals_ += exchange_;
   return absl::OkStatus();
 }

@@ -24,6 +24,7 @@ class ShmExchange : public Exchange, public DeviceAccess {
   void AddSlice(const float* h, int64_t begin, int64_t end) override;
   absl::Status ArriveSlices() override;
   void Collect(float* h, int64_t begin, int64_t end) override;
+  TailMemory tail() override { return segment_->tail(); }
   float* Logits(int32_t row) override;
   absl::Status FinishStep() override;
   DeviceAccess* device_access() override { return this; }
@@ -57,6 +58,7 @@ class ShmExchange : public Exchange, public DeviceAccess {
   int64_t n_elements_ = 0;  // n_tokens * d_model of the current step
   uint32_t exchange_ = 0;   // of the current step: the coming one, until Arrive the one arrived in
   int32_t n_tokens_ = 0;
+  bool has_tail_ = false;  // of the current step
   bool empty_ = false;
 };
 

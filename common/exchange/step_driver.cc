@@ -30,10 +30,11 @@ absl::Status StepDriver::Run(absl::Span<const StepToken> tokens, int32_t n_logit
   header.n_tokens = static_cast<int32_t>(n_tokens);
   header.n_logit_rows = n_logit_rows;
   header.step_number = ++step_number_;
+  has_tail_ = shape.tail.HasTail(tokens);
   late_.clear();
   Advance(header.posted);
   RETURN_IF_ERROR(WaitForEnd(n_tokens, stall_timeout_ms));
-  arrivals_ += shape.ArrivalsPerStep(n_tokens);
+  arrivals_ += shape.ArrivalsPerStep(n_tokens, has_tail_);
   return absl::OkStatus();
 }
 
@@ -102,9 +103,9 @@ absl::Status StepDriver::Stalled(int64_t n_tokens, int64_t stall_timeout_ms) con
   const ExchangeShape& shape = segment_->shape();
   std::string ranks;
   for (const int32_t rank : late_) ranks += fmt::format("{}{}", ranks.empty() ? "" : ", ", rank);
-  const uint32_t exchange = least_arrivals_ / shape.ArrivalsPerExchange(n_tokens);
+  const uint32_t exchange = shape.ExchangeAfter(least_arrivals_, n_tokens, has_tail_);
   const std::string what =
-      exchange < shape.ExchangesPerStep()
+      exchange < shape.ExchangesPerStep(has_tail_)
           ? fmt::format("arrived in exchange {} of step {}", exchange, step_number_)
           : fmt::format("finished step {}", step_number_);
   return absl::DeadlineExceededError(

@@ -52,6 +52,7 @@ class StepDriver {
   uint32_t least_arrivals_ = 0;  // of seen_
   uint64_t step_number_ = 0;
   uint32_t arrivals_ = 0;  // of every rank, after all steps so far; cyclic
+  bool has_tail_ = false;  // of this step
   std::vector<int32_t> late_;
 };
 

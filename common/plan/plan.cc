@@ -73,6 +73,34 @@ absl::Status CheckMode(const LayerPlan& layer, int64_t index, int32_t n_ranks) {
   return absl::OkStatus();
 }
 
+// Of GPU ranks' heads the tail belongs to CPU ranks; of CPU ranks' own heads it lies with them.
+absl::Status CheckTail(const Plan& plan, const LayerPlan& layer, int64_t index,
+                       const ModelConfig& config) {
+  const size_t n_expected = plan.gpu_ctx > 0 ? plan.ranks.size() : 0;
+  if (layer.tail_heads.size() != n_expected) {
+    return absl::InvalidArgumentError(fmt::format(
+        "layer {}: tail_heads is given for {} ranks; {}", index, layer.tail_heads.size(),
+        plan.gpu_ctx > 0 ? fmt::format("with gpu_ctx it takes all {}", n_expected)
+                         : std::string("without gpu_ctx it takes none")));
+  }
+  if (plan.gpu_ctx == 0) return absl::OkStatus();
+  std::vector<OwnedRange> parts;
+  for (int32_t rank = 0; rank < plan.n_ranks(); ++rank) {
+    const Range &own = layer.kv_heads[rank], &tail = layer.tail_heads[rank];
+    const bool is_gpu = plan.ranks[rank].kind == RankKind::kGpu;
+    if (tail.size() > 0 && (is_gpu || own.size() > 0)) {
+      return absl::InvalidArgumentError(
+          fmt::format("layer {}: rank {} has tail_heads; only CPU ranks without kv_heads in the "
+                      "layer may",
+                      index, rank));
+    }
+    parts.push_back({tail, rank});
+    if (!is_gpu) parts.push_back({own, rank});
+  }
+  return CheckCover(fmt::format("layer {}: the tail of kv_heads", index), std::move(parts),
+                    config.n_kv_heads, config.kv_heads_per_unit());
+}
+
 absl::Status CheckLayer(const LayerPlan& layer, int64_t index, int32_t n_ranks,
                         const ModelConfig& config, int64_t neuron_unit) {
   if (static_cast<int32_t>(layer.kv_heads.size()) != n_ranks ||
@@ -117,6 +145,20 @@ absl::Status CheckProfileOf(const Plan& plan, const Profile* profile) {
   return absl::OkStatus();
 }
 
+absl::Status CheckStreaming(const Plan& plan) {
+  if (plan.stream_tokens == 0) return absl::OkStatus();
+  if (plan.stream_tokens < kMinStreamTokens) {
+    return absl::InvalidArgumentError(
+        fmt::format("stream_tokens is {}; 0 or {} and more are possible", plan.stream_tokens,
+                    kMinStreamTokens));
+  }
+  const bool has_gpu = std::any_of(plan.ranks.begin(), plan.ranks.end(), [](const RankPlan& rank) {
+    return rank.kind == RankKind::kGpu;
+  });
+  if (has_gpu) return absl::OkStatus();
+  return absl::InvalidArgumentError("stream_tokens is given, but no rank is of kind gpu");
+}
+
 }  // namespace
 
 absl::Status CheckPlan(const Plan& plan, const ModelConfig& config, const std::string& model_hash,
@@ -137,14 +179,16 @@ absl::Status CheckPlan(const Plan& plan, const ModelConfig& config, const std::s
       return absl::InvalidArgumentError(fmt::format("rank {} has no threads", rank));
     }
   }
+  RETURN_IF_ERROR(CheckStreaming(plan));
   if (static_cast<int64_t>(plan.layers.size()) != config.n_layers) {
     return absl::InvalidArgumentError(
         fmt::format("the plan has {} layers, the model {}", plan.layers.size(), config.n_layers));
   }
   const int64_t neuron_unit = plan.profile_hash.empty() ? kNeuronUnit : 1;
   for (size_t i = 0; i < plan.layers.size(); ++i) {
-    RETURN_IF_ERROR(
-        CheckLayer(plan.layers[i], static_cast<int64_t>(i), n_ranks, config, neuron_unit));
+    const auto index = static_cast<int64_t>(i);
+    RETURN_IF_ERROR(CheckLayer(plan.layers[i], index, n_ranks, config, neuron_unit));
+    RETURN_IF_ERROR(CheckTail(plan, plan.layers[i], index, config));
   }
   if (static_cast<int32_t>(plan.vocab.size()) != n_ranks) {
     return absl::InvalidArgumentError(

@@ -41,7 +41,10 @@ struct LayerPlan {
   // profile_hash, and may be cut anywhere; else in file order, cut at multiples of 32.
   std::vector<std::vector<Range>> neurons;
   Sparsity mode = Sparsity::kOff;
-  int32_t sketch_bits = 0;           // 1..3 in mode sketch, else 0
+  int32_t sketch_bits = 0;  // 1..3 in mode sketch, else 0
+  // [n_ranks], in plans with a gpu_ctx; else empty. KV heads that GPU ranks hold, of which a CPU
+  // rank without heads of its own in this layer has the K and V of all positions from gpu_ctx on.
+  std::vector<Range> tail_heads = {};
   int32_t decider = -1;              // rank that predicts for all; -1: each for its own neurons
   std::vector<double> predicted_us;  // [n_ranks] of this layer in decode; empty: not predicted
   bool operator==(const LayerPlan&) const = default;
@@ -52,8 +55,14 @@ struct Plan {
   std::string profile_hash;  // ProfileHash of the profile whose order neurons count in, or ""
   std::vector<RankPlan> ranks;
   std::vector<LayerPlan> layers;  // [n_layers]
-  std::vector<Range> vocab;       // [n_ranks], rows of the output matrix; may be empty
-  double predicted_us = 0;        // one decode step; 0: not predicted
+  // Of a longer context, GPU ranks hold K and V of so many positions, CPU ranks those of the tail;
+  // 0: K and V of all positions lie with their heads.
+  int64_t gpu_ctx = 0;
+  std::vector<Range> vocab;  // [n_ranks], rows of the output matrix; may be empty
+  double predicted_us = 0;   // one decode step; 0: not predicted
+  // Steps of so many tokens or more have the neurons of CPU ranks computed by GPU ranks, which read
+  // them from the file (streamed_neurons.h); 0: none have.
+  int64_t stream_tokens = 0;
 
   int32_t n_ranks() const { return static_cast<int32_t>(ranks.size()); }
   bool operator==(const Plan&) const = default;
@@ -61,14 +70,16 @@ struct Plan {
 
 inline constexpr int64_t kNeuronUnit = 32;  // FFN columns are cut at quantization blocks
 inline constexpr int32_t kMaxRanks = 256;
+inline constexpr int64_t kMinStreamTokens = 48;  // below, GPUs do not multiply by GEMM
 
 // SHA-256 over all that a profile's order depends on: the model's and the text's hash and the
 // counts. 64 hex digits.
 std::string ProfileHash(const Profile& profile);
 
 // InvalidArgument with the reason when the plan is not one for this model: other hash, a head,
-// neuron or vocabulary row missing or doubled, a cut that the layout does not allow, no ranks, a
-// mode that can't be. profile: what plan.profile_hash must be of; may be null for a plan without.
+// neuron, tail or vocabulary row missing or doubled, a cut that the layout does not allow, no
+// ranks, a mode that can't be. profile: what plan.profile_hash must be of; may be null for a plan
+// without.
 absl::Status CheckPlan(const Plan& plan, const ModelConfig& config, const std::string& model_hash,
                        const Profile* profile = nullptr);
 

@@ -151,6 +151,9 @@ absl::Status ParseLayers(const Json& json, std::vector<LayerPlan>& layers) {
     ASSIGN_OR_RETURN(std::vector<Range> ranges, ParseRanges(entry, "neurons"));
     layer.neurons.push_back(std::move(ranges));
   }
+  if (json.contains("tail_heads")) {
+    ASSIGN_OR_RETURN(layer.tail_heads, ParseRanges(json["tail_heads"], "tail_heads"));
+  }
   RETURN_IF_ERROR(ParseMode(json, &layer));
   layers.insert(layers.end(), range.size(), layer);
   return absl::OkStatus();
@@ -171,6 +174,7 @@ std::string LayersLine(const LayerPlan& layer, size_t first, size_t end) {
   if (layer.sketch_bits > 0) entry["sketch_bits"] = layer.sketch_bits;
   if (layer.decider >= 0) entry["decider"] = layer.decider;
   entry["kv_heads"] = ToJson(layer.kv_heads);
+  if (!layer.tail_heads.empty()) entry["tail_heads"] = ToJson(layer.tail_heads);
   entry["neurons"] = Json::array();
   for (const std::vector<Range>& ranges : layer.neurons) entry["neurons"].push_back(ToJson(ranges));
   if (!layer.predicted_us.empty()) entry["us"] = layer.predicted_us;
@@ -194,8 +198,10 @@ std::string PlanToJson(const Plan& plan) {
   if (!plan.profile_hash.empty()) {
     text += fmt::format(" \"profile\": {},\n", Json(plan.profile_hash).dump());
   }
+  if (plan.gpu_ctx > 0) text += fmt::format(" \"gpu_ctx\": {},\n", plan.gpu_ctx);
   text += fmt::format(" \"ranks\": [\n  {}\n ],\n \"layers\": [\n  {}\n ],\n",
                       absl::StrJoin(ranks, ",\n  "), absl::StrJoin(layers, ",\n  "));
+  if (plan.stream_tokens > 0) text += fmt::format(" \"stream_tokens\": {},\n", plan.stream_tokens);
   if (plan.predicted_us > 0) {
     text += fmt::format(" \"step_us\": {},\n", Json(plan.predicted_us).dump());
   }
@@ -215,6 +221,14 @@ absl::StatusOr<Plan> PlanFromJson(const std::string& text) {
   ASSIGN_OR_RETURN(plan.model_hash, Text(*model, "model", "the model's content hash"));
   if (json.contains("profile")) {
     ASSIGN_OR_RETURN(plan.profile_hash, Text(json["profile"], "profile", "the profile's hash"));
+  }
+  if (json.contains("gpu_ctx")) {
+    constexpr int64_t kMaxContext = std::numeric_limits<int32_t>::max();
+    ASSIGN_OR_RETURN(plan.gpu_ctx, Integer(json["gpu_ctx"], "gpu_ctx (positions)", 1, kMaxContext));
+  }
+  if (json.contains("stream_tokens")) {
+    ASSIGN_OR_RETURN(plan.stream_tokens,
+                     Integer(json["stream_tokens"], "stream_tokens", 0, int64_t{1} << 40));
   }
   if (json.contains("step_us")) {
     ASSIGN_OR_RETURN(plan.predicted_us, Microseconds(json["step_us"], "step_us"));

@@ -19,6 +19,7 @@ enum class TraceOp : uint8_t {
   kQkv,
   kRope,  // with storing k and v
   kAttend,
+  kTail,  // GPU: attention over the tail of the context comes from CPU ranks and is merged in
   kAttentionOutput,
   kAttention,  // CPU: all of the above that it computes, one span
   kOther,      // CPU: norms, quantization, meetings of the rank's threads
@@ -28,12 +29,13 @@ enum class TraceOp : uint8_t {
   kUp,
   kActivate,
   kDown,
+  kStream,  // GPU: neurons read from the file, all of it
   kLeave,  // GPU: its partial goes where the others find it
   kWait,   // until all ranks have left theirs
   kAdd,    // all partials, to h
   kOutput,
 };
-inline constexpr int kTraceOps = 21;
+inline constexpr int kTraceOps = 23;
 const char* TraceOpName(TraceOp op);
 
 struct TraceSpan {

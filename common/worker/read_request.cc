@@ -45,24 +45,27 @@ absl::Status ReadMode(const worker::v1::LayerShard& message, const std::string& 
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<Range>> ReadNeurons(const worker::v1::LayerShard& message,
-                                               const ModelConfig& config,
-                                               const std::string& where) {
-  if (message.neuron_bounds_size() % 2 != 0) {
-    return absl::InvalidArgumentError(where + "neuron_bounds are not pairs");
-  }
+absl::StatusOr<std::vector<Range>> ReadNeurons(
+    const google::protobuf::RepeatedField<uint32_t>& bounds, const ModelConfig& config,
+    const std::string& what) {
+  if (bounds.size() % 2 != 0) return absl::InvalidArgumentError(what + " are not pairs");
   std::vector<Range> neurons;
-  for (int i = 0; i < message.neuron_bounds_size(); i += 2) {
+  for (int i = 0; i < bounds.size(); i += 2) {
     worker::v1::Range part;
-    part.set_begin(message.neuron_bounds(i));
-    part.set_end(message.neuron_bounds(i + 1));
-    ASSIGN_OR_RETURN(const Range range, ReadRange(part, config.d_ff, 1, where + "neurons"));
+    part.set_begin(bounds[i]);
+    part.set_end(bounds[i + 1]);
+    ASSIGN_OR_RETURN(const Range range, ReadRange(part, config.d_ff, 1, what));
     if (!neurons.empty() && range.begin < neurons.back().end) {
-      return absl::InvalidArgumentError(where + "neurons are not in ascending order");
+      return absl::InvalidArgumentError(what + " are not in ascending order");
     }
     if (range.size() > 0) neurons.push_back(range);
   }
   return neurons;
+}
+
+bool IsTailOf(const ModelConfig& config, const TailShape& tail) {
+  return tail.begin == 0 || (tail.n_heads == config.n_heads &&
+                             tail.n_kv_heads == config.n_kv_heads && tail.d_head == config.d_head);
 }
 
 }  // namespace
@@ -80,11 +83,27 @@ absl::StatusOr<ShardSpec> SpecFromRequest(const worker::v1::ConfigureRequest& re
     ShardSpec::Layer layer;
     ASSIGN_OR_RETURN(layer.kv_heads, ReadRange(message.kv_heads(), config.n_kv_heads,
                                                config.kv_heads_per_unit(), where + "kv_heads"));
+    ASSIGN_OR_RETURN(layer.tail_heads, ReadRange(message.tail_heads(), config.n_kv_heads,
+                                                 config.kv_heads_per_unit(), where + "tail_heads"));
+    const int32_t tail_begin = request.exchange().tail_begin();
+    const bool has_tail = 0 < tail_begin && tail_begin < request.n_ctx();
+    if (layer.tail_heads.size() > 0 && (layer.kv_heads.size() > 0 || !has_tail)) {
+      return absl::InvalidArgumentError(
+          where + "tail_heads go with a tail_begin below n_ctx, and without kv_heads");
+    }
     RETURN_IF_ERROR(ReadMode(message, where, &layer));
-    ASSIGN_OR_RETURN(layer.neurons, ReadNeurons(message, config, where));
+    ASSIGN_OR_RETURN(layer.neurons,
+                     ReadNeurons(message.neuron_bounds(), config, where + "neurons"));
+    ASSIGN_OR_RETURN(layer.streamed,
+                     ReadNeurons(message.streamed_bounds(), config, where + "streamed neurons"));
     spec.layers.push_back(std::move(layer));
   }
   spec.f32_activations = request.f32_activations();
+  spec.stream_tokens = request.stream_tokens();
+  if (spec.stream_tokens != 0 && spec.stream_tokens < kMinStreamTokens) {
+    return absl::InvalidArgumentError(
+        fmt::format("stream_tokens {} is below {}", spec.stream_tokens, kMinStreamTokens));
+  }
   ASSIGN_OR_RETURN(spec.vocab, ReadRange(request.vocab(), config.n_vocab, 1, "vocab"));
   return spec;
 }
@@ -99,9 +118,11 @@ absl::StatusOr<ExchangeShape> ShapeFromRequest(const worker::v1::ConfigureReques
   shape.n_layers = message.n_layers();
   shape.n_vocab = message.n_vocab();
   shape.max_logit_rows = message.max_logit_rows();
+  shape.tail = {message.tail_begin(), message.n_heads(), message.n_kv_heads(), message.d_head()};
   RETURN_IF_ERROR(shape.Check());
   if (shape.n_ranks != request.n_ranks() || shape.d_model != config.d_model ||
-      shape.n_layers != config.n_layers || shape.n_vocab != config.n_vocab) {
+      shape.n_layers != config.n_layers || shape.n_vocab != config.n_vocab ||
+      !IsTailOf(config, shape.tail)) {
     return absl::InvalidArgumentError("exchange: the shape does not fit the model and the ranks");
   }
   if (request.rank() < 0 || request.rank() >= request.n_ranks()) {

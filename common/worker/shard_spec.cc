@@ -1,6 +1,8 @@
 // A rank's part of a plan.
 #include "common/worker/shard_spec.h"
 
+#include "common/plan/streamed_neurons.h"
+
 namespace thermocline {
 
 int64_t TotalSize(const std::vector<Range>& ranges) {
@@ -16,9 +18,12 @@ ShardSpec SpecOfRank(const Plan& plan, int32_t rank, const Profile* profile) {
     std::vector<int32_t> order;
     if (profile != nullptr) order = HottestFirst(profile->layers[i]);
     spec.layers.push_back({layer.kv_heads[rank], FileNeurons(layer, rank, order), layer.mode,
-                           layer.sketch_bits, 0.0f});
+                           layer.sketch_bits, 0.0f,
+                           layer.tail_heads.empty() ? Range{} : layer.tail_heads[rank],
+                           StreamedNeurons(plan, static_cast<int64_t>(i), rank, order)});
   }
   spec.vocab = plan.vocab[rank];
+  spec.stream_tokens = plan.stream_tokens;
   return spec;
 }
 

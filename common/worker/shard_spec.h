@@ -18,10 +18,13 @@ struct ShardSpec {
     Sparsity mode = Sparsity::kOff;
     int32_t sketch_bits = 0;  // 1..3 in mode sketch
     float threshold = 0;      // of the mode's score: predict, sketch, threshold
+    Range tail_heads = {};    // of other ranks: their K and V of the tail (plan.h) are held here
+    std::vector<Range> streamed = {};  // GPU: read in long prompts, none of `neurons`
   };
   std::vector<Layer> layers;  // [n_layers]
   Range vocab;
   bool f32_activations = false;  // weights of layers that skip neurons are kept as f32, too
+  int64_t stream_tokens = 0;     // as the plan has it
 };
 
 // The spec's part of a checked plan; thresholds are left at 0. profile: the plan's, or null.

@@ -8,6 +8,7 @@
 #include <random>
 #include <thread>
 
+#include "common/plan/streamed_neurons.h"
 #include "common/rpc/channel.h"
 #include "common/util/status_macros.h"
 #include "common/util/topology.h"
@@ -39,6 +40,13 @@ int64_t KvBytes(const std::string& type) { return type == "f32" ? 128 : type == 
 bool UsesGpus(const Plan& plan) {
   return std::any_of(plan.ranks.begin(), plan.ranks.end(),
                      [](const RankPlan& rank) { return !rank.device.empty(); });
+}
+
+// CPU workers, which compute what a GPU rank without a device holds, stream nothing.
+bool HasAllDevices(const Plan& plan) {
+  return std::none_of(plan.ranks.begin(), plan.ranks.end(), [](const RankPlan& rank) {
+    return rank.kind == RankKind::kGpu && rank.device.empty();
+  });
 }
 
 // Finds the worker that hangs while it loads: all others may still make progress.
@@ -137,6 +145,7 @@ absl::Status FleetStarter::MakePlan() {
     const bool has_gpus = !gpus.devices.empty();
     ASSIGN_OR_RETURN(*plan, PlanForStart({.n_workers = options.n_workers,
                                           .n_threads = options.n_threads,
+                                          .n_ctx = n_ctx,
                                           .n_kv_tokens = n_ctx * options.n_slots *
                                                          KvBytes(options.kv_type) / KvBytes("f16"),
                                           .batch_size = options.batch_size,
@@ -154,7 +163,28 @@ absl::Status FleetStarter::MakePlan() {
   if (options_.n_ctx == 0 && UsesGpus(*plan)) {
     fleet_->n_ctx_ = std::min(fleet_->n_ctx_, kUnaskedContext);
   }
+  RETURN_IF_ERROR(SetTail());
+  const bool is_short = fleet_->options_.batch_size < plan->stream_tokens;
+  if (is_short || !HasAllDevices(*plan)) plan->stream_tokens = 0;
   return SetThresholds(model, *plan, &setup_);
+}
+
+// A context that is no longer than GPUs keep of it has no tail, and neither has one without GPUs.
+absl::Status FleetStarter::SetTail() {
+  Plan* plan = &fleet_->plan_;
+  if (plan->gpu_ctx >= fleet_->n_ctx_ || !UsesGpus(*plan)) {
+    plan->gpu_ctx = 0;
+    for (LayerPlan& layer : plan->layers) layer.tail_heads.clear();
+  }
+  for (int32_t rank = 0; plan->gpu_ctx > 0 && rank < plan->n_ranks(); ++rank) {
+    if (UsesSharedMemory(rank)) continue;
+    return absl::UnimplementedError(fmt::format(
+        "a context of {} tokens, of which GPUs hold {}, needs all workers in shared "
+        "memory, and worker {} is not; lower --ctx-size to {}, or leave out --transport "
+        "grpc and workers on other hosts",
+        fleet_->n_ctx_, plan->gpu_ctx, rank, plan->gpu_ctx));
+  }
+  return absl::OkStatus();
 }
 
 // With auto, what no GPU worker computes is left to CPU workers; GPUs that are named say it
@@ -212,7 +242,6 @@ absl::Status FleetStarter::MakeSegment() {
   shape.n_layers = static_cast<int32_t>(config.n_layers);
   shape.n_vocab = static_cast<int32_t>(config.n_vocab);
   shape.max_logit_rows = static_cast<int32_t>(fleet_->options_.max_logit_rows);
-  RETURN_IF_ERROR(shape.Check());
   int64_t local_threads = 0;
   for (const RankPlan& rank : fleet_->plan_.ranks) {
     if (!rank.address.empty()) continue;
@@ -220,6 +249,10 @@ absl::Status FleetStarter::MakeSegment() {
     local_threads += rank.n_threads + (is_emulated ? 1 : 0);
   }
   spin_us_ = local_threads <= UsableCpus(UsableNodes()) ? kSpinUs : 0;
+  if (fleet_->plan_.gpu_ctx > 0) {
+    shape.tail = {static_cast<int32_t>(fleet_->plan_.gpu_ctx), static_cast<int32_t>(config.n_heads),
+                  static_cast<int32_t>(config.n_kv_heads), static_cast<int32_t>(config.d_head)};
+  }
   const uint32_t epoch = std::random_device()();
   ASSIGN_OR_RETURN(fleet_->segment_, Segment::Create(shape, epoch, spin_us_));
   fleet_->driver_ = std::make_unique<StepDriver>(fleet_->segment_.get());
@@ -293,11 +326,16 @@ worker::v1::ConfigureRequest FleetStarter::ConfigureRequestFor(int32_t rank) con
     const LayerPlan& layer = plan.layers[i];
     worker::v1::LayerShard* shard = request.add_layers();
     set(shard->mutable_kv_heads(), layer.kv_heads[rank]);
+    if (!layer.tail_heads.empty()) set(shard->mutable_tail_heads(), layer.tail_heads[rank]);
     std::vector<int32_t> order;
     if (!plan.profile_hash.empty()) order = HottestFirst(setup_.profile->layers[i]);
     for (const Range& range : FileNeurons(layer, rank, order)) {
       shard->add_neuron_bounds(static_cast<uint32_t>(range.begin));
       shard->add_neuron_bounds(static_cast<uint32_t>(range.end));
+    }
+    for (const Range& range : StreamedNeurons(plan, static_cast<int64_t>(i), rank, order)) {
+      shard->add_streamed_bounds(static_cast<uint32_t>(range.begin));
+      shard->add_streamed_bounds(static_cast<uint32_t>(range.end));
     }
     shard->set_mode(static_cast<worker::v1::LayerShard::Mode>(layer.mode));
     shard->set_sketch_bits(layer.sketch_bits);
@@ -308,6 +346,7 @@ worker::v1::ConfigureRequest FleetStarter::ConfigureRequestFor(int32_t rank) con
   set(request.mutable_vocab(), plan.vocab[rank]);
   request.set_node(plan.ranks[rank].node);
   request.set_n_threads(plan.ranks[rank].n_threads);
+  request.set_stream_tokens(plan.stream_tokens);
   request.set_isa(options_.isa);
   request.set_device(plan.ranks[rank].device);
   if (!plan.ranks[rank].device.empty()) request.set_memory_bytes(plan.ranks[rank].memory_bytes);
@@ -324,6 +363,10 @@ worker::v1::ConfigureRequest FleetStarter::ConfigureRequestFor(int32_t rank) con
   message->set_n_layers(shape.n_layers);
   message->set_n_vocab(shape.n_vocab);
   message->set_max_logit_rows(shape.max_logit_rows);
+  message->set_tail_begin(shape.tail.begin);
+  message->set_n_heads(shape.tail.n_heads);
+  message->set_n_kv_heads(shape.tail.n_kv_heads);
+  message->set_d_head(shape.tail.d_head);
   request.set_epoch(fleet_->segment_->header().epoch);
   request.set_spin_us(spin_us_);
   request.set_exchange_layout(kExchangeLayout);

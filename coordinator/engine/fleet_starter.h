@@ -22,6 +22,7 @@ class FleetStarter {
   absl::Status MakePlan();
   absl::StatusOr<GpuDevices> FindGpus();
   absl::Status NameDevices();
+  absl::Status SetTail();
   absl::Status MakeSegment();
   absl::Status StartWorkers();
   absl::Status ConfigureWorkers();

@@ -137,7 +137,9 @@ void DropIdleRanks(Plan* plan) {
     const bool is_idle =
         plan->vocab[r].size() == 0 &&
         std::all_of(plan->layers.begin(), plan->layers.end(), [r](const LayerPlan& layer) {
-          return layer.kv_heads[r].size() == 0 && layer.neurons[r].empty() && layer.decider != r;
+          const bool has_tail = !layer.tail_heads.empty() && layer.tail_heads[r].size() > 0;
+          return layer.kv_heads[r].size() == 0 && layer.neurons[r].empty() && layer.decider != r &&
+                 !has_tail;
         });
     if (!is_idle) continue;
     plan->ranks.erase(plan->ranks.begin() + r);
@@ -145,6 +147,7 @@ void DropIdleRanks(Plan* plan) {
     for (LayerPlan& layer : plan->layers) {
       layer.kv_heads.erase(layer.kv_heads.begin() + r);
       layer.neurons.erase(layer.neurons.begin() + r);
+      if (!layer.tail_heads.empty()) layer.tail_heads.erase(layer.tail_heads.begin() + r);
       if (!layer.predicted_us.empty()) {
         layer.predicted_us.erase(layer.predicted_us.begin() + r);
       }
@@ -175,6 +178,7 @@ absl::StatusOr<Plan> PlanForStart(const StartPlanOptions& options, const Sparsit
                    ModesOfLayers(sparsity, model, shape, setup));
   PlacementRequest request;
   request.n_ctx = request.n_kv_tokens = options.n_kv_tokens;
+  request.n_session_ctx = options.n_ctx;
   request.cpu_workspace_bytes = kProgramBytes + StepBytes(options, model.config());
   request.gpu_workspace_bytes = GpuStepBytes(options, model.config());
   request.vram_budget_bytes = options.vram_budget_bytes;

@@ -72,8 +72,12 @@ std::vector<double> TouchedBytes(const LayerShape& layer, double weight_bits,
 }
 
 CostModel::CostModel(const ModelShape& shape, const Hardware& hardware, const Engine& engine,
-                     int64_t n_ctx)
-    : shape_(shape), hardware_(hardware), engine_(engine), n_ctx_(n_ctx) {}
+                     int64_t n_ctx, int64_t n_session_ctx)
+    : shape_(shape),
+      hardware_(hardware),
+      engine_(engine),
+      n_ctx_(n_ctx),
+      n_session_ctx_(n_session_ctx > 0 ? n_session_ctx : n_ctx) {}
 
 double CostModel::UsPerByte(int32_t rank) const {
   const HardwareRank& hardware = hardware_.ranks[rank];
@@ -81,11 +85,23 @@ double CostModel::UsPerByte(int32_t rank) const {
   return 1e-3 / (hardware.gbps * share);  // 1 GB/s is 1e3 bytes a us
 }
 
-double CostModel::AttentionBytes(int64_t layer, const Range& kv_heads) const {
-  const double share =
-      static_cast<double>(kv_heads.size()) / static_cast<double>(shape_.config.n_kv_heads);
-  return share * (shape_.layers[layer].attention_bytes +
-                  static_cast<double>(n_ctx_) * shape_.kv_token_bytes());
+double CostModel::ShareOnGpus(const Plan& plan) const {
+  if (plan.gpu_ctx == 0) return 1;
+  return static_cast<double>(plan.gpu_ctx) / static_cast<double>(n_session_ctx_);
+}
+
+double CostModel::AttentionBytes(int64_t layer, const Plan& plan, int32_t rank) const {
+  const auto share = [&](const Range& kv_heads) {
+    return static_cast<double>(kv_heads.size()) / static_cast<double>(shape_.config.n_kv_heads);
+  };
+  const LayerPlan& held = plan.layers[layer];
+  const double context_bytes = static_cast<double>(n_ctx_) * shape_.kv_token_bytes();
+  const double on_gpus = ShareOnGpus(plan);
+  const bool is_gpu = hardware_.ranks[rank].kind == RankKind::kGpu;
+  const double own = share(held.kv_heads[rank]) * (shape_.layers[layer].attention_bytes +
+                                                   context_bytes * (is_gpu ? on_gpus : 1));
+  const double tail = held.tail_heads.empty() ? 0 : share(held.tail_heads[rank]);
+  return own + tail * context_bytes * (1 - on_gpus);
 }
 
 double CostModel::OutputBytes(const Range& rows) const {
@@ -105,7 +121,10 @@ double CostModel::PredictorBytes(int64_t layer, const LayerPlan& plan, int32_t r
 std::vector<int32_t> CostModel::RanksOf(const LayerPlan& layer) const {
   std::vector<int32_t> ranks;
   for (int32_t r = 0; r < static_cast<int32_t>(hardware_.ranks.size()); ++r) {
-    if (layer.kv_heads[r].size() > 0 || Count(layer.neurons[r]) > 0) ranks.push_back(r);
+    const bool has_tail = !layer.tail_heads.empty() && layer.tail_heads[r].size() > 0;
+    if (layer.kv_heads[r].size() > 0 || Count(layer.neurons[r]) > 0 || has_tail) {
+      ranks.push_back(r);
+    }
   }
   return ranks;
 }
@@ -137,7 +156,9 @@ double CostModel::LossUs(const LayerPlan& layer, const LayerPlan* previous) cons
   if (ranks.size() > 1 && engine_.meets_in_every_layer) {
     const auto n_with_heads = std::count_if(layer.kv_heads.begin(), layer.kv_heads.end(),
                                             [](const Range& heads) { return heads.size() > 0; });
-    us += ExchangeUs(ranks) * (n_with_heads > 1 ? 2 : 1);
+    const bool has_tail = std::any_of(layer.tail_heads.begin(), layer.tail_heads.end(),
+                                      [](const Range& heads) { return heads.size() > 0; });
+    us += ExchangeUs(ranks) * ((n_with_heads > 1 ? 2 : 1) + (has_tail ? 2 : 0));
   }
   return us;
 }
@@ -152,8 +173,7 @@ void CostModel::Predict(const std::vector<std::vector<double>>& touched, Plan* p
     double attention = 0, predictor = 0, ffn = 0;
     for (int32_t r = 0; r < n_ranks; ++r) {
       const double us_per_byte = UsPerByte(r);
-      const double heads_us =
-          AttentionBytes(static_cast<int64_t>(l), layer.kv_heads[r]) * us_per_byte;
+      const double heads_us = AttentionBytes(static_cast<int64_t>(l), *plan, r) * us_per_byte;
       const double decide_us =
           us_per_byte * PredictorBytes(static_cast<int64_t>(l), layer, r, Count(layer.neurons[r]));
       double neurons_us = 0;

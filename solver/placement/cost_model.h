@@ -4,7 +4,8 @@
 // The formula. A step is, for each layer, attention and then the FFN, each as slow as its slowest
 // rank, plus losses, and the output matrix at the end:
 //   step = sum_l [ max_r attention_lr + predictor_l + max_r ffn_lr + losses_l ] + max_r output_r
-//   attention_lr = (weights of q, k, v, o + n_ctx * KV bytes of a token) * heads' share / B_r
+//   attention_lr = (weights of q, k, v, o + n_ctx * KV bytes of a token) * heads' share / B_r,
+//                  where GPUs keep a part of the context only, each kind of rank with its part
 //   ffn_lr       = sum over the rank's neurons i of touched_i / B_r
 //   touched_i    = of a neuron with the first matrix' row F (gate, or up without a gate), the other
 //                  rows R, that fires in f_i of the steps and is computed in c_i = min(1, f_i *
@@ -21,7 +22,8 @@
 //                  and a GPU's neurons take ffn_us more, which others may compute theirs in
 //   losses_l     = layer_us where a GPU works in the layer; and for every exchange (one when the
 //                  FFN is on several ranks, one more when attention is) the hand-over: with a GPU
-//                  handover_us and the payload over its link, among CPUs kSharedMemoryUs.
+//                  handover_us and the payload over its link, among CPUs kSharedMemoryUs. Two more
+//                  where CPUs hold the tail of a GPU's context.
 // It is the usual bandwidth model of decode (all weights are read once a token, arithmetic is
 // free), as in PowerInfer's solver (arXiv 2312.12456, section 6.3: T = bytes / bandwidth), with
 // attention, exchanges and modes. What it leaves out: compute-bound kernels (many threads on narrow
@@ -75,11 +77,15 @@ std::vector<double> TouchedBytes(const LayerShape& layer, double weight_bits,
 
 class CostModel {
  public:
-  // All arguments must outlive it. n_ctx: tokens of KV cache that a step reads.
-  CostModel(const ModelShape& shape, const Hardware& hardware, const Engine& engine, int64_t n_ctx);
+  // All arguments must outlive it. n_ctx: tokens of KV cache that a step reads; n_session_ctx:
+  // positions of one session, of which they are (0: n_ctx).
+  CostModel(const ModelShape& shape, const Hardware& hardware, const Engine& engine, int64_t n_ctx,
+            int64_t n_session_ctx = 0);
 
   double UsPerByte(int32_t rank) const;
-  double AttentionBytes(int64_t layer, const Range& kv_heads) const;  // read in a step
+  // Of the context's K and V; 1 without a gpu_ctx.
+  double ShareOnGpus(const Plan& plan) const;
+  double AttentionBytes(int64_t layer, const Plan& plan, int32_t rank) const;  // read in a step
   double OutputBytes(const Range& rows) const;
   // Bytes of the predictor that rank r reads in a step; n_neurons: that it holds.
   double PredictorBytes(int64_t layer, const LayerPlan& plan, int32_t rank,
@@ -96,7 +102,7 @@ class CostModel {
   const ModelShape& shape_;
   const Hardware& hardware_;
   const Engine engine_;
-  const int64_t n_ctx_;
+  const int64_t n_ctx_, n_session_ctx_;
 };
 
 }  // namespace thermocline

@@ -16,15 +16,21 @@ namespace {
 
 constexpr double kGib = 1024.0 * 1024 * 1024;
 
+int64_t SessionContext(const PlacementRequest& request) {
+  return request.n_session_ctx > 0 ? request.n_session_ctx : request.n_ctx;
+}
+
 class Planner {
  public:
+  // gpu_ctx: as the plan's.
   Planner(const ModelShape& shape, const Hardware& hardware, const FiringKnowledge& firing,
-          const std::vector<LayerMode>& modes, const PlacementRequest& request)
+          const std::vector<LayerMode>& modes, const PlacementRequest& request, int64_t gpu_ctx)
       : shape_(shape),
         hardware_(hardware),
         request_(request),
-        cost_(shape_, hardware_, request_.engine, request_.n_ctx),
+        cost_(shape_, hardware_, request_.engine, request_.n_ctx, request.n_session_ctx),
         n_ranks_(static_cast<int32_t>(hardware.ranks.size())) {
+    fleet_.plan.gpu_ctx = gpu_ctx;
     fleet_.firing = firing;
     fleet_.modes = modes;
     fleet_.ranks.resize(n_ranks_);
@@ -120,6 +126,7 @@ class Planner {
     LayerPlan layer;
     layer.kv_heads.resize(n_ranks_);
     layer.neurons.resize(n_ranks_);
+    if (fleet_.plan.gpu_ctx > 0) layer.tail_heads.resize(n_ranks_);
     fleet_.plan.layers.assign(n_layers(), layer);
     for (int64_t l = 0; l < n_layers(); ++l) {
       fleet_.plan.layers[l].mode = fleet_.modes[l].mode;
@@ -142,18 +149,37 @@ class Planner {
     return fastest;
   }
 
+  std::vector<Range> SplitHeads(const std::vector<double>& shares) const {
+    return SplitByShares(shape_.config.n_kv_heads, shape_.config.kv_heads_per_unit(), shares);
+  }
+  double KvBytes(const Range& heads, double share_of_context) const {
+    return static_cast<double>(heads.size()) / static_cast<double>(shape_.config.n_kv_heads) *
+           shape_.kv_token_bytes() * n_kv_tokens() * share_of_context;
+  }
+
   // Adds a layer's attention (shares of ranks), if it fits them all; then or when forced, true.
+  // What GPUs do not keep of the context goes to the CPUs.
   bool AddAttention(int64_t l, const std::vector<double>& shares, bool is_forced) {
-    const std::vector<Range> heads =
-        SplitByShares(shape_.config.n_kv_heads, shape_.config.kv_heads_per_unit(), shares);
+    const std::vector<Range> heads = SplitHeads(shares);
+    const bool on_gpus = shares != Speeds(false, true);
+    std::vector<Range> tail = fleet_.plan.layers[l].tail_heads;
+    double kept = 1;
+    if (!tail.empty() && on_gpus) {
+      tail = SplitHeads(Speeds(false, true));
+      kept = cost_.ShareOnGpus(fleet_.plan);
+    }
     std::vector<PlannedRank> ranks = fleet_.ranks;
     for (int32_t r = 0; r < n_ranks_; ++r) {
       const double share =
           static_cast<double>(heads[r].size()) / static_cast<double>(shape_.config.n_kv_heads);
       ranks[r].attention_bytes += share * shape_.layers[l].attention_bytes;
-      ranks[r].kv_bytes += share * shape_.kv_token_bytes() * n_kv_tokens();
+      ranks[r].kv_bytes += KvBytes(heads[r], kept);
+      if (!tail.empty()) ranks[r].kv_bytes += KvBytes(tail[r], 1 - kept);
     }
-    return Take(ranks, is_forced, [&] { fleet_.plan.layers[l].kv_heads = heads; });
+    return Take(ranks, is_forced, [&] {
+      fleet_.plan.layers[l].kv_heads = heads;
+      fleet_.plan.layers[l].tail_heads = tail;
+    });
   }
 
   bool AddNeurons(int64_t l, const std::vector<double>& shares) {
@@ -188,6 +214,7 @@ class Planner {
       if (AddNeurons(l, shares)) return true;
       fleet_.ranks = before;
       for (Range& heads : fleet_.plan.layers[l].kv_heads) heads = {};
+      for (Range& heads : fleet_.plan.layers[l].tail_heads) heads = {};
     }
     return false;
   }
@@ -388,18 +415,66 @@ class Planner {
   PlannedFleet fleet_;
 };
 
+struct Problem {
+  const ModelShape& shape;
+  const Hardware& hardware;
+  const FiringKnowledge& firing;
+  const std::vector<LayerMode>& modes;
+  const PlacementRequest& request;
+
+  Planner MakePlanner(int64_t gpu_ctx) const {
+    return Planner(shape, hardware, firing, modes, request, gpu_ctx);
+  }
+};
+
+void KeepFaster(absl::StatusOr<PlannedFleet> other, absl::StatusOr<PlannedFleet>* best) {
+  if (!other.ok()) return;
+  if (best->ok() && other->plan.predicted_us >= (*best)->plan.predicted_us) return;
+  *best = std::move(other);
+}
+
+// n_whole: layers that are whole on GPUs, or kAutoLayers.
+absl::StatusOr<PlannedFleet> PlanWithContext(const Problem& problem, int64_t n_whole,
+                                             int64_t gpu_ctx) {
+  if (n_whole != kAutoLayers) return problem.MakePlanner(gpu_ctx).Make(n_whole);
+  // A layer that is whole on a GPU needs no exchange, one that is split uses all bandwidth.
+  const int64_t n_fit = problem.MakePlanner(gpu_ctx).WholeLayersThatFit();
+  absl::StatusOr<PlannedFleet> best =
+      problem.MakePlanner(gpu_ctx).Make(problem.firing.order.empty() ? n_fit : 0);
+  // Beside whole layers there must be room for the output, too, which may take one or two of them.
+  for (int64_t n = n_fit; n > 0 && n + 3 > n_fit; --n) {
+    KeepFaster(problem.MakePlanner(gpu_ctx).Make(n), &best);
+  }
+  return best;
+}
+
+// Whether GPUs lack the room for the attention of some layer, and there are CPUs to take a part.
+bool WantsTail(const Hardware& hardware, const absl::StatusOr<PlannedFleet>& fleet) {
+  const auto is_cpu = [](const HardwareRank& rank) { return rank.kind == RankKind::kCpu; };
+  if (!hardware.has_gpu() || std::none_of(hardware.ranks.begin(), hardware.ranks.end(), is_cpu)) {
+    return false;
+  }
+  if (!fleet.ok()) return absl::IsResourceExhausted(fleet.status());
+  for (const LayerPlan& layer : fleet->plan.layers) {
+    for (size_t r = 0; r < layer.kv_heads.size(); ++r) {
+      if (is_cpu(hardware.ranks[r]) && layer.kv_heads[r].size() > 0) return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
 absl::StatusOr<PlannedFleet> PlanHotCold(const ModelShape& shape, const Hardware& hardware,
                                          const FiringKnowledge& firing,
                                          const std::vector<LayerMode>& modes,
                                          const PlacementRequest& request) {
-  const auto planner = [&] { return Planner(shape, hardware, firing, modes, request); };
   const bool wants_gpu = request.n_gpu_layers > 0 || request.n_gpu_layers == kAllLayers;
   if (!hardware.has_gpu() && !wants_gpu && !firing.tables.front().numbers.empty()) {
     FiringKnowledge file;
     for (const FiringTable& table : firing.tables) file.tables.push_back(InFileOrder(table));
-    absl::StatusOr<PlannedFleet> fleet = Planner(shape, hardware, file, modes, request).Make(0);
+    absl::StatusOr<PlannedFleet> fleet =
+        Planner(shape, hardware, file, modes, request, /*gpu_ctx=*/0).Make(0);
     if (fleet.ok()) return fleet;
   }
   int64_t n_whole = std::min(request.n_gpu_layers, shape.config.n_layers);
@@ -407,15 +482,12 @@ absl::StatusOr<PlannedFleet> PlanHotCold(const ModelShape& shape, const Hardware
   if (n_whole > 0 && !hardware.has_gpu()) {
     return absl::InvalidArgumentError("--gpu-layers is given, but the hardware has no GPU");
   }
-  if (request.n_gpu_layers != kAutoLayers) return planner().Make(n_whole);
-  // A layer that is whole on a GPU needs no exchange, one that is split uses all bandwidth.
-  const int64_t n_fit = planner().WholeLayersThatFit();
-  absl::StatusOr<PlannedFleet> best = planner().Make(firing.order.empty() ? n_fit : 0);
-  // Beside whole layers there must be room for the output, too, which may take one or two of them.
-  for (int64_t n = n_fit; n > 0 && n + 3 > n_fit; --n) {
-    absl::StatusOr<PlannedFleet> whole = planner().Make(n);
-    if (!whole.ok()) continue;
-    if (!best.ok() || whole->plan.predicted_us < best->plan.predicted_us) best = std::move(whole);
+  const Problem problem = {shape, hardware, firing, modes, request};
+  absl::StatusOr<PlannedFleet> best = PlanWithContext(problem, n_whole, /*gpu_ctx=*/0);
+  if (!WantsTail(hardware, best)) return best;
+  constexpr int64_t kTile = 256;  // of a GPU's attention
+  for (int64_t gpu_ctx = SessionContext(request) / 2; gpu_ctx >= kTile; gpu_ctx /= 2) {
+    KeepFaster(PlanWithContext(problem, n_whole, gpu_ctx / kTile * kTile), &best);
   }
   return best;
 }

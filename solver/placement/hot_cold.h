@@ -19,6 +19,7 @@ struct PlacementRequest {
   double vram_budget_bytes = 0;  // of each GPU, 0: all that it has
   int64_t n_ctx = 4096;          // tokens of KV cache that a step reads
   int64_t n_kv_tokens = 0;       // of KV cache in f16 that there is memory for; 0: n_ctx
+  int64_t n_session_ctx = 0;     // positions of one session, which they are of; 0: n_ctx
   // Beside weights and KV cache: the program, the exchange and what the system needs.
   double cpu_workspace_bytes = 1024.0 * 1024 * 1024;
   // The same on a GPU: context and code of the driver, buffers of a step.
@@ -57,9 +58,11 @@ struct PlannedFleet {
 // are split by bandwidth. Without a GPU all ranks are alike but for their bandwidth, and neurons
 // stay in the file's order, cut where each rank has its share of the expected work (a rank with
 // neurons from all over a file would hold and read nearly all scales of ffn_down): only where
-// memories are too small for that are they dealt by the profile's order. ResourceExhausted with the
-// numbers and the remedy when memory does not suffice; InvalidArgument for GPU layers without a
-// GPU.
+// memories are too small for that are they dealt by the profile's order. Where GPUs have no room
+// for all attention with the whole context, they may keep the first part of it alone
+// (Plan::gpu_ctx: a half, a quarter, ... of a session's positions), if that is predicted to be
+// faster when the context is full. ResourceExhausted with the numbers and the remedy when memory
+// does not suffice; InvalidArgument for GPU layers without a GPU.
 absl::StatusOr<PlannedFleet> PlanHotCold(const ModelShape& shape, const Hardware& hardware,
                                          const FiringKnowledge& firing,
                                          const std::vector<LayerMode>& modes,

@@ -115,10 +115,18 @@ std::string PlanTable(const ModelShape& shape, const Hardware& hardware,
     first = end;
   }
   const double step_us = fleet.plan.predicted_us;
+  std::string context;
+  if (fleet.plan.gpu_ctx > 0) {
+    context = fmt::format(
+        "Of a session's context GPUs hold K and V of the first {} tokens, CPUs those of the "
+        "others.\n",
+        fleet.plan.gpu_ctx);
+  }
   return fmt::format(
-      "{}\n{}\n{}: predicted {:.2f} ms a token, {:.1f} tokens/s; {} of {} layers whole on a GPU\n",
-      Aligned(rows), MemoryTable(hardware, fleet), shape.name, step_us / 1e3, 1e6 / step_us,
-      fleet.n_whole_layers, layers.size());
+      "{}\n{}\n{}{}: predicted {:.2f} ms a token, {:.1f} tokens/s; {} of {} layers whole on a "
+      "GPU\n",
+      Aligned(rows), MemoryTable(hardware, fleet), context, shape.name, step_us / 1e3,
+      1e6 / step_us, fleet.n_whole_layers, layers.size());
 }
 
 }  // namespace thermocline

@@ -37,6 +37,10 @@ absl::StatusOr<std::unique_ptr<MiniFleet>> MiniFleet::Create(const GgufFile* fil
   shape.n_layers = static_cast<int32_t>(config.n_layers);
   shape.n_vocab = static_cast<int32_t>(config.n_vocab);
   shape.max_logit_rows = static_cast<int32_t>(options.max_logit_rows);
+  if (plan.gpu_ctx > 0) {
+    shape.tail = {static_cast<int32_t>(plan.gpu_ctx), static_cast<int32_t>(config.n_heads),
+                  static_cast<int32_t>(config.n_kv_heads), static_cast<int32_t>(config.d_head)};
+  }
   ASSIGN_OR_RETURN(fleet->segment_, Segment::Create(shape, /*epoch=*/7, options.spin_us));
   fleet->driver_ = std::make_unique<StepDriver>(fleet->segment_.get());
   for (int32_t i = 0; i < plan.n_ranks(); ++i) {
@@ -83,30 +87,31 @@ absl::Status MiniFleet::MakeCpuRank(const RankPlan& plan, const ShardSpec& spec,
   ASSIGN_OR_RETURN(rank->shard,
                    Shard::Create(file_, config_, spec, options_.predictor_file, &predictor_));
   RETURN_IF_ERROR(rank->shard->Load(*rank->team, [](int64_t, int64_t) { return true; }));
-  std::vector<int64_t> heads;
-  for (const ShardSpec::Layer& layer : spec.layers) heads.push_back(layer.kv_heads.size());
-  ASSIGN_OR_RETURN(
-      rank->cache,
-      KvCache::Create(heads, /*n_slots=*/1, options_.n_ctx, config_.d_head,
-                      options_.f32_kv ? kernels::KvType::kF32 : kernels::KvType::kF16));
+  const int64_t tail_begin = segment_->shape().tail.begin;
+  ASSIGN_OR_RETURN(rank->cache, KvCache::Create(KvCache::SizesOf(spec, options_.n_ctx, tail_begin),
+                                                /*n_slots=*/1, config_.d_head,
+                                                options_.f32_kv ? kernels::KvType::kF32
+                                                                : kernels::KvType::kF16));
   rank->forward = std::make_unique<Forward>(
       rank->shard.get(), rank->cache.get(), &kernels::ops(options_.isa), rank->team.get(),
       Forward::Options{options_.f32_activations, options_.measures_recall, options_.batch_size,
-                       options_.max_logit_rows});
+                       options_.max_logit_rows, options_.n_ctx, tail_begin,
+                       /*trace=*/nullptr, spec.stream_tokens});
   return absl::OkStatus();
 }
 
 absl::Status MiniFleet::MakeGpuRank(const ShardSpec& spec, Rank* rank) {
   const DeviceForward::Options options = {options_.batch_size, options_.max_logit_rows,
-                                          /*n_slots=*/1, options_.n_ctx};
+                                          /*n_slots=*/1, options_.n_ctx,
+                                          segment_->shape().tail.begin};
   rank->device = OpenEmulatedDevice(options_.device);
   ASSIGN_OR_RETURN(
       rank->device_shard,
-      DeviceShard::Create(
-          file_, config_, spec,
-          {1, options.n_ctx, DeviceLayers::WorkspaceBytes(config_, spec, options, &predictor_), 0,
-           options_.device_kv_type},
-          rank->device.get(), options_.predictor_file, &predictor_));
+      DeviceShard::Create(file_, config_, spec,
+                          {1, options.device_ctx(),
+                           DeviceLayers::WorkspaceBytes(config_, spec, options, &predictor_), 0,
+                           options_.device_kv_type},
+                          rank->device.get(), options_.predictor_file, &predictor_));
   RETURN_IF_ERROR(rank->device_shard->Load([](int64_t, int64_t) { return true; }));
   ASSIGN_OR_RETURN(rank->device_forward,
                    DeviceForward::Create(rank->device_shard.get(), rank->device.get(), options));

@@ -132,7 +132,7 @@ TEST(PlanHotCold, WholeLayersComeFirst) {
 }
 
 TEST(PlanHotCold, TooManyGpuLayersSayHowManyFit) {
-  Case c = Make("13b", true, "gpu(8GiB,936GB/s)+(64GiB,60GB/s)");
+  Case c = Make("13b", true, "gpu(6GiB,936GB/s)+(64GiB,60GB/s)");
   c.request.n_gpu_layers = kAllLayers;
   const absl::Status status = c.Plan().status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
@@ -142,10 +142,35 @@ TEST(PlanHotCold, TooManyGpuLayersSayHowManyFit) {
   const int64_t fit = std::stoll(message.substr(message.find(remedy) + remedy.size()));
   c.request.n_gpu_layers = fit;
   EXPECT_TRUE(c.Plan().ok()) << fit << ": " << c.Plan().status();
-  c.request.n_gpu_layers = fit + 1;
-  EXPECT_FALSE(c.Plan().ok());
+  c.request.n_gpu_layers = fit + 1;  // not with the whole context
+  if (c.Plan().ok()) EXPECT_GT(c.Plan()->plan.gpu_ctx, 0);
   c.hardware = *ParseHardware("(64GiB,60GB/s)");
   EXPECT_THAT(std::string(c.Plan().status().message()), HasSubstr("no GPU"));
+}
+
+// Where the whole context does not fit beside attention, a part of it may.
+TEST(PlanHotCold, ALongContextIsSharedWithTheCpus) {
+  Case c = Make("7b", true, "rtx4090+2x(128GiB,100GB/s)");
+  c.request.n_ctx = 131072;
+  c.request.vram_budget_bytes = 8 * kGib;
+  const absl::StatusOr<PlannedFleet> fleet = c.Plan();
+  ASSERT_TRUE(fleet.ok()) << fleet.status();
+  ExpectGood(c, *fleet);
+  EXPECT_GE(fleet->plan.gpu_ctx, 256);
+  EXPECT_LT(fleet->plan.gpu_ctx, 131072);
+  const double all = 131072 * c.shape.kv_token_bytes() * 32;
+  double held = 0;
+  for (const PlannedRank& rank : fleet->ranks) held += rank.kv_bytes;
+  EXPECT_NEAR(held, all, 1e-6 * all);  // once, all ranks together
+  for (const LayerPlan& layer : fleet->plan.layers) {
+    if (layer.kv_heads[0].size() == 0) continue;
+    EXPECT_EQ(layer.tail_heads[1], (Range{0, 16}));  // CPUs alike share it alike
+    EXPECT_EQ(layer.tail_heads[2], (Range{16, 32}));
+  }
+  // The same context in memory enough lies in one place.
+  c.hardware = *ParseHardware("gpu(192GiB,936GB/s)+(64GiB,60GB/s)");
+  c.request.vram_budget_bytes = 0;
+  EXPECT_EQ(c.Plan()->plan.gpu_ctx, 0);
 }
 
 TEST(PlanHotCold, KeepsToTheVramBudget) {
