@@ -41,6 +41,7 @@ DeviceFfn::Sizes DeviceFfn::SizesOf(const ModelConfig& config, const ShardSpec& 
     if (spec.layers[i].mode != Sparsity::kPredict || predictor == nullptr) continue;
     sizes.max_rank = std::max(sizes.max_rank, predictor->layers[i].rank);
   }
+  sizes.max_streamed = DeviceStream::MaxNeurons(spec);
   return sizes;
 }
 
@@ -59,7 +60,7 @@ int64_t DeviceFfn::Place(const Sizes& sizes, uint8_t* base, Buffers* buffers) {
     carver.Take(sizes.max_tokens * width / 32, &rows->scale);
     carver.Take(sizes.max_tokens * width / 32, &rows->sum);
   };
-  const int64_t n = sizes.max_tokens, neuron_stride = RoundUp(sizes.max_neurons, 4);
+  const int64_t n = sizes.max_tokens, neuron_stride = RoundUp(sizes.max_width(), 4);
   const int64_t rank_stride = RoundUp(sizes.max_rank, 32);
   carver.Take(n * neuron_stride, &buffers->gate);
   carver.Take(n * neuron_stride, &buffers->up);
@@ -102,7 +103,7 @@ DeviceFfn::DeviceFfn(const DeviceShard* shard, Device* device, DeviceProduct* pr
       trace_(trace),
       ops_(device->ops()),
       sizes_(sizes),
-      neuron_stride_(RoundUp(sizes.max_neurons, 4)),
+      neuron_stride_(RoundUp(sizes.max_width(), 4)),
       rank_stride_(RoundUp(sizes.max_rank, 32)),
       counts_(sizes.n_layers) {
   Place(sizes, workspace, &buffers_);
@@ -134,7 +135,32 @@ absl::Status DeviceFfn::Product(const kernels::DeviceMatrix& weights, const kern
       "matmul");
 }
 
-absl::Status DeviceFfn::Run(int64_t index, const Input& input, float* out) {
+absl::Status DeviceFfn::Run(int64_t index, const Input& input, float* out,
+                            const std::function<absl::Status()>& await) {
+  if (shard_->layers()[index].n_neurons > 0) RETURN_IF_ERROR(RunOwn(index, input, out));
+  return streams(index) ? RunStreamed(index, input, out, await) : absl::OkStatus();
+}
+
+absl::Status DeviceFfn::RunStreamed(int64_t index, const Input& input, float* out,
+                                    const std::function<absl::Status()>& await) {
+  static_assert(kMinStreamTokens >= kGemmTokens);
+  DeviceStream* stream = shard_->stream();
+  bool adds = shard_->layers()[index].n_neurons > 0;
+  for (int64_t i = 0; i < stream->n_chunks(index); ++i) {
+    ASSIGN_OR_RETURN(const DeviceStream::Chunk chunk, stream->Load(index, i, await));
+    const int64_t n_neurons = chunk.gate.n_rows;
+    RETURN_IF_ERROR(product_->SetInput(input.normed, sizes_.d_model, sizes_.d_model, n_tokens_));
+    RETURN_IF_ERROR(product_->Multiply(chunk.gate, buffers_.gate, neuron_stride_));
+    RETURN_IF_ERROR(product_->Multiply(chunk.up, buffers_.up, neuron_stride_));
+    RETURN_IF_ERROR(Gated(n_neurons, /*mask=*/nullptr));
+    RETURN_IF_ERROR(product_->SetInput(buffers_.gate, neuron_stride_, n_neurons, n_tokens_));
+    RETURN_IF_ERROR(product_->AddNeurons(chunk.down, out, adds));
+    adds = true;
+  }
+  return trace_->Mark(TraceOp::kStream);
+}
+
+absl::Status DeviceFfn::RunOwn(int64_t index, const Input& input, float* out) {
   const DeviceLayer& layer = shard_->layers()[index];
   DeviceCounts* counts = buffers_.counts + index;
   if (layer.mode == Sparsity::kPredict) {
@@ -144,7 +170,7 @@ absl::Status DeviceFfn::Run(int64_t index, const Input& input, float* out) {
   RETURN_IF_ERROR(is_prompt() ? GatesAndUpsOfPrompt(layer, input, counts)
                               : GatesAndUps(layer, input, counts));
   RETURN_IF_ERROR(trace_->Mark(TraceOp::kUp));
-  RETURN_IF_ERROR(Gated(layer, layer.mode == Sparsity::kOff ? nullptr : buffers_.mask));
+  RETURN_IF_ERROR(Gated(layer.n_neurons, layer.mode == Sparsity::kOff ? nullptr : buffers_.mask));
   RETURN_IF_ERROR(trace_->Mark(TraceOp::kActivate));
   RETURN_IF_ERROR(is_prompt() ? DownOfPrompt(layer, out) : Down(layer, out));
   return trace_->Mark(TraceOp::kDown);
@@ -228,12 +254,12 @@ absl::Status DeviceFfn::Fire(const DeviceLayer& layer, DeviceCounts* counts) {
   return trace_->Mark(TraceOp::kFire);
 }
 
-absl::Status DeviceFfn::Gated(const DeviceLayer& layer, const uint8_t* mask) {
+absl::Status DeviceFfn::Gated(int64_t n_neurons, const uint8_t* mask) {
   auto gated = ops_.relu_mul;
   if (shard_->config().activation == Activation::kSilu) gated = ops_.silu_mul;
   if (shard_->config().activation == Activation::kReluRelu) gated = ops_.relu_relu_mul;
   return device_->Check(gated(device_->stream(), buffers_.gate, buffers_.up, neuron_stride_, mask,
-                              n_tokens_, layer.n_neurons, buffers_.gate, {}),
+                              n_tokens_, n_neurons, buffers_.gate, {}),
                         "act_mul");
 }
 

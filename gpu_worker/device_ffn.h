@@ -9,10 +9,15 @@
 // so many tokens hardly a neuron is needed by none. What a token's mask rules out adds nothing
 // there either. Their bits are not those of smaller steps.
 //
+// Of CPU ranks' neurons that such a step streams (device_stream.h) all are computed, as in mode
+// off. They are not counted.
+//
 // Mode sketch is computed as exact is: the hot neurons' gates are read in full.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -29,10 +34,12 @@ class DeviceFfn {
  public:
   struct Sizes {
     int64_t max_tokens = 1;
-    int64_t max_neurons = 0;  // of a layer
-    int64_t max_rank = 0;     // of a layer's predictor
+    int64_t max_neurons = 0;   // of a layer
+    int64_t max_streamed = 0;  // of a chunk
+    int64_t max_rank = 0;      // of a layer's predictor
     int64_t d_model = 0;
     int64_t n_layers = 0;
+    int64_t max_width() const { return std::max(max_neurons, max_streamed); }
   };
   // predictor: the one that the shard will be created with, or null.
   static Sizes SizesOf(const ModelConfig& config, const ShardSpec& spec, const Predictor* predictor,
@@ -55,8 +62,15 @@ class DeviceFfn {
   void Stage(const std::vector<StepToken>& tokens);
   bool is_as_planned() const { return step_classes_ == nullptr; }  // all staged tokens
   absl::Status BeginStep();
-  // Into out [n_tokens, d_model], this rank's partial sum.
-  absl::Status Run(int64_t layer, const Input& input, float* out);
+  // Whether the staged step does, of this layer.
+  bool streams(int64_t layer) const {
+    return shard_->stream() != nullptr && n_tokens_ >= shard_->spec().stream_tokens &&
+           shard_->stream()->n_chunks(layer) > 0;
+  }
+  // Into out [n_tokens, d_model], this rank's partial sum, of a layer with neurons or one that
+  // streams. await: of steps that stream, returns when the device has done all.
+  absl::Status Run(int64_t layer, const Input& input, float* out,
+                   const std::function<absl::Status()>& await);
   // Asks for what the step counted; when the device has done all, CollectCounts adds it to
   // counts().
   absl::Status EndStep();
@@ -73,7 +87,8 @@ class DeviceFfn {
   };
   // Addresses in the workspace.
   struct Buffers {
-    float *gate, *up;                // [max_tokens, neuron_stride]; up: a predictor's scores, too
+    // [max_tokens, neuron_stride]; up: a predictor's scores, too; both: of streamed neurons, too
+    float *gate, *up;
     float* hidden;                   // [max_tokens, rank_stride], of a predictor
     kernels::DeviceRows residual_q;  // [max_tokens, d_model], where a predictor reads it
     kernels::DeviceRows hidden_q;    // [max_tokens, rank]
@@ -90,6 +105,9 @@ class DeviceFfn {
   static int64_t Place(const Sizes& sizes, uint8_t* base, Buffers* buffers);
   static int64_t PlaceStaged(const Sizes& sizes, uint8_t* base, Staged* staged);
 
+  absl::Status RunOwn(int64_t index, const Input& input, float* out);
+  absl::Status RunStreamed(int64_t index, const Input& input, float* out,
+                           const std::function<absl::Status()>& await);
   // Both put their choice into rows, n_rows and mask.
   absl::Status Choose(const DeviceLayer& layer, const Input& input, DeviceCounts* counts);
   absl::Status Fire(const DeviceLayer& layer, DeviceCounts* counts);
@@ -100,7 +118,7 @@ class DeviceFfn {
   absl::Status GatesAndUps(const DeviceLayer& layer, const Input& input, DeviceCounts* counts);
   absl::Status GatesAndUpsOfPrompt(const DeviceLayer& layer, const Input& input,
                                    DeviceCounts* counts);
-  absl::Status Gated(const DeviceLayer& layer, const uint8_t* mask);
+  absl::Status Gated(int64_t n_neurons, const uint8_t* mask);
   absl::Status Down(const DeviceLayer& layer, float* out);
   absl::Status DownOfPrompt(const DeviceLayer& layer, float* out);
 

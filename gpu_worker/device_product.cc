@@ -92,10 +92,13 @@ absl::Status DeviceProduct::Multiply(const kernels::DeviceMatrix& matrix, float*
   return absl::OkStatus();
 }
 
-absl::Status DeviceProduct::AddNeurons(const kernels::DeviceNeurons& down, float* out) {
+absl::Status DeviceProduct::AddNeurons(const kernels::DeviceNeurons& down, float* out, bool adds) {
   THERMOCLINE_CHECK(down.n_neurons == width_);
   if (n_tokens_ == 0) return absl::OkStatus();
-  if (width_ == 0) return device_->Fill(out, 0, n_tokens_ * down.n_cols * int64_t{sizeof(float)});
+  if (width_ == 0) {
+    const int64_t n_bytes = n_tokens_ * down.n_cols * int64_t{sizeof(float)};
+    return adds ? absl::OkStatus() : device_->Fill(out, 0, n_bytes);
+  }
   const bool is_f16 = down.type == TensorType::kF16;
   const int64_t n_neurons = is_f16 ? width_ : RowsOfTile(width_, down.n_cols);
   GemmCall call = Call();
@@ -113,7 +116,7 @@ absl::Status DeviceProduct::AddNeurons(const kernels::DeviceNeurons& down, float
     }
     call.a = buffers_.input + begin;
     call.k = end - begin;
-    call.adds = begin > 0;
+    call.adds = adds || begin > 0;
     RETURN_IF_ERROR(device_->Gemm(call));
   }
   return absl::OkStatus();

@@ -42,8 +42,9 @@ class DeviceProduct {
   absl::Status SetInput(const float* x, int64_t x_stride, int64_t width, int64_t n_tokens);
   // out[t * out_stride + row] = row . x_t; the matrix has `width` columns.
   absl::Status Multiply(const kernels::DeviceMatrix& matrix, float* out, int64_t out_stride);
-  // out [n_tokens, n_cols]: the sum over all of `width` neurons, each times its factor in x.
-  absl::Status AddNeurons(const kernels::DeviceNeurons& down, float* out);
+  // out [n_tokens, n_cols]: the sum over all of `width` neurons, each times its factor in x; added
+  // to what is there, or in its place.
+  absl::Status AddNeurons(const kernels::DeviceNeurons& down, float* out, bool adds = false);
 
  private:
   struct Buffers {

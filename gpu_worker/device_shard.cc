@@ -4,21 +4,16 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <thread>
 
 #include "common/util/check.h"
 #include "common/util/status_macros.h"
-#include "common/worker/row_cursor.h"
 #include "fmt/format.h"
 #include "gpu_worker/carver.h"
 
 namespace thermocline {
 namespace {
 
-constexpr int64_t kAlignment = 256;
 constexpr double kGib = 1024.0 * 1024 * 1024;
-
-int64_t Aligned(int64_t n_bytes) { return (n_bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 }  // namespace
 
@@ -62,6 +57,10 @@ absl::StatusOr<std::unique_ptr<DeviceShard>> DeviceShard::Create(
   shard->AddMatrix(file, output, {spec.vocab}, {0, config.d_model}, &shard->output_);
   shard->AddVector(file, shard->Tensor(Role::kOutputNorm, 0), {{0, config.d_model}},
                    &shard->output_norm_);
+  if (DeviceStream::MaxNeurons(spec) > 0) {
+    shard->stream_ =
+        std::make_unique<DeviceStream>(file, &shard->spec_, shard->config_.d_model, device);
+  }
   RETURN_IF_ERROR(shard->TakeMemory());
   return shard;
 }
@@ -82,9 +81,10 @@ int64_t DeviceShard::PlaceKv(uint8_t* base, kernels::DeviceKv* kv) const {
 }
 
 absl::Status DeviceShard::TakeMemory() {
-  for (const Job& job : jobs_) weight_bytes_ += Aligned(job.n_bytes);
-  const int64_t workspace = Aligned(options_.workspace_bytes);
-  const int64_t total = weight_bytes_ + kv_bytes_ + workspace;
+  for (const Job& job : jobs_) weight_bytes_ += AlignedImage(job.pack.n_bytes);
+  const int64_t workspace = AlignedImage(options_.workspace_bytes);
+  const int64_t streamed = stream_ != nullptr ? stream_->area_bytes() : 0;
+  const int64_t total = weight_bytes_ + kv_bytes_ + workspace + streamed;
   ASSIGN_OR_RETURN(const DeviceMemory memory, device_->Memory());
   const int64_t budget = options_.budget_bytes;
   const int64_t limit = budget > 0 ? std::min(budget, memory.free_bytes) : memory.free_bytes;
@@ -94,19 +94,19 @@ absl::Status DeviceShard::TakeMemory() {
         "{:.2f} "
         "GiB that may be taken; lower --gpu-layers or --vram-budget in the plan, or --ctx-size",
         device_->name(), static_cast<double>(weight_bytes_) / kGib,
-        static_cast<double>(kv_bytes_) / kGib, static_cast<double>(workspace) / kGib,
+        static_cast<double>(kv_bytes_) / kGib, static_cast<double>(workspace + streamed) / kGib,
         static_cast<double>(limit) / kGib));
   }
-  ASSIGN_OR_RETURN(uint8_t * memory_at, device_->Allocate(std::max(total, kAlignment)));
+  ASSIGN_OR_RETURN(uint8_t * memory_at, device_->Allocate(std::max(total, kImageAlignment)));
   for (Job& job : jobs_) {
     job.at = memory_at;
     job.place(memory_at);
-    memory_at += Aligned(job.n_bytes);
+    memory_at += AlignedImage(job.pack.n_bytes);
   }
   kv_ = memory_at;
   for (DeviceLayer& layer : layers_) memory_at += PlaceKv(memory_at, &layer.kv);
   workspace_ = memory_at;
-  return absl::OkStatus();
+  return stream_ != nullptr ? stream_->SetUp(workspace_ + workspace) : absl::OkStatus();
 }
 
 const GgufTensor* DeviceShard::Tensor(Role role, int64_t layer) const {
@@ -171,119 +171,41 @@ void DeviceShard::AddMatrix(Role role, int64_t layer, const std::vector<Range>& 
 void DeviceShard::AddMatrix(const GgufFile* file, const GgufTensor* tensor,
                             const std::vector<Range>& rows, Range cols,
                             kernels::DeviceMatrix* matrix) {
-  *matrix = kernels::device_layout(tensor->type, TotalSize(rows), cols.begin, cols.size());
-  const uint8_t* bytes = file->TensorBytes(*tensor).data();
-  const auto row_bytes = static_cast<int64_t>(tensor->row_bytes());
-  const kernels::DeviceMatrix layout = *matrix;
-  jobs_.push_back({file, tensor, kernels::device_matrix_bytes(layout),
-                   [matrix](uint8_t* at) { kernels::place_device_matrix(at, matrix); },
-                   layout.n_rows,
-                   [=](uint8_t* image, int64_t begin, int64_t end) {
-                     RowCursor cursor(rows, begin);
-                     for (int64_t row = begin; row < end; ++row) {
-                       kernels::pack_device_row(layout, cols.begin, row,
-                                                bytes + cursor.Next() * row_bytes, image);
-                     }
-                   }});
+  PackJob pack = PackRows(file, tensor, rows, cols, matrix);
+  jobs_.push_back(
+      {std::move(pack), [matrix](uint8_t* at) { kernels::place_device_matrix(at, matrix); }});
 }
 
 void DeviceShard::PlanDown(int64_t index, const ShardSpec::Layer& spec) {
   kernels::DeviceNeurons* down = &layers_[index].down;
-  const int64_t n_neurons = layers_[index].n_neurons, d_model = config_.d_model;
-  const std::vector<Range>& neurons = spec.neurons;
-  const auto place = [down](uint8_t* at) { kernels::place_device_neurons(at, down); };
-  if (const GgufTensor* tensor = FindRole(*file_, Role::kFfnDownT, index)) {
-    *down = kernels::device_transposed_layout(tensor->type, n_neurons, d_model);
-    const kernels::DeviceNeurons layout = *down;
-    const uint8_t* bytes = file_->TensorBytes(*tensor).data();
-    const auto row_bytes = static_cast<int64_t>(tensor->row_bytes());
-    jobs_.push_back({file_, tensor, kernels::device_neuron_bytes(layout), place, n_neurons,
-                     [=](uint8_t* image, int64_t begin, int64_t end) {
-                       RowCursor cursor(neurons, begin);
-                       for (int64_t row = begin; row < end; ++row) {
-                         kernels::pack_device_transposed_row(
-                             layout, row, bytes + cursor.Next() * row_bytes, image);
-                       }
-                     }});
-    return;
-  }
-  const GgufTensor* tensor = Tensor(Role::kFfnDown, index);
-  // The file's blocks of 32 neurons with one here, and where each neuron of them goes.
-  std::vector<int64_t> blocks;
-  std::vector<int32_t> row_at;  // [n_blocks, 32], or -1
-  int32_t row = 0;
-  for (const Range& range : neurons) {
-    for (int64_t i = range.begin; i < range.end; ++i) {
-      if (blocks.empty() || blocks.back() != i / kNeuronUnit) {
-        blocks.push_back(i / kNeuronUnit);
-        row_at.resize(row_at.size() + kNeuronUnit, -1);
-      }
-      row_at[row_at.size() - kNeuronUnit + i % kNeuronUnit] = row++;
-    }
-  }
-  const auto n_blocks = static_cast<int64_t>(blocks.size());
-  *down = kernels::device_neuron_layout(tensor->type, n_neurons, n_blocks, d_model);
-  const kernels::DeviceNeurons layout = *down;
-  const uint8_t* bytes = file_->TensorBytes(*tensor).data();
-  const auto row_bytes = static_cast<int64_t>(tensor->row_bytes());
-  jobs_.push_back({file_, tensor, kernels::device_neuron_bytes(layout), place, n_blocks,
-                   [=](uint8_t* image, int64_t begin, int64_t end) {
-                     for (int64_t b = begin; b < end; ++b) {
-                       kernels::pack_device_neuron_block(layout, b, row_at.data() + b * kNeuronUnit,
-                                                         bytes, row_bytes, blocks[b], image);
-                     }
-                   }});
+  PackJob pack = PackNeurons(file_, index, spec.neurons, config_.d_model, down);
+  jobs_.push_back(
+      {std::move(pack), [down](uint8_t* at) { kernels::place_device_neurons(at, down); }});
 }
 
 void DeviceShard::AddVector(const GgufFile* file, const GgufTensor* tensor,
                             const std::vector<Range>& elements, const float** vector) {
-  constexpr auto kSize = static_cast<int64_t>(sizeof(float));
-  const uint8_t* bytes = file->TensorBytes(*tensor).data();
-  jobs_.push_back({file, tensor, TotalSize(elements) * kSize,
-                   [vector](uint8_t* at) { *vector = reinterpret_cast<const float*>(at); },
-                   /*n_units=*/1,
-                   [=](uint8_t* image, int64_t, int64_t) {
-                     for (const Range& range : elements) {
-                       std::memcpy(image, bytes + range.begin * kSize, range.size() * kSize);
-                       image += range.size() * kSize;
-                     }
-                   }});
-}
-
-// The image of all of it, by as many threads as pay: packing reads the file and writes as much.
-void DeviceShard::Pack(const Job& job, uint8_t* image) {
-  constexpr int64_t kBytesOfThread = 1 << 20;
-  // A rank may have no row of the output matrix, say: no unit then.
-  const int64_t n_threads =
-      std::max<int64_t>(std::min<int64_t>({std::thread::hardware_concurrency(),
-                                           job.n_bytes / kBytesOfThread, job.n_units}),
-                        1);
-  std::fill_n(image, job.n_bytes, uint8_t{0});
-  std::vector<std::thread> threads;
-  for (int64_t i = 1; i < n_threads; ++i) {
-    threads.emplace_back(
-        [&job, image, begin = job.n_units * i / n_threads,
-         end = job.n_units * (i + 1) / n_threads] { job.pack(image, begin, end); });
-  }
-  job.pack(image, 0, job.n_units / n_threads);
-  for (std::thread& thread : threads) thread.join();
+  jobs_.push_back({PackVector(file, tensor, elements),
+                   [vector](uint8_t* at) { *vector = reinterpret_cast<const float*>(at); }});
 }
 
 absl::Status DeviceShard::Load(const std::function<bool(int64_t, int64_t)>& on_progress) {
   int64_t n_bytes = 0, done = 0;
-  for (const Job& job : jobs_) n_bytes = std::max(n_bytes, job.n_bytes);
+  for (const Job& job : jobs_) n_bytes = std::max(n_bytes, job.pack.n_bytes);
   // While one image goes to the device the next one is packed.
   std::array<uint8_t*, 2> images;
   for (uint8_t*& image : images) {
-    ASSIGN_OR_RETURN(image, device_->AllocateHost(std::max(n_bytes, kAlignment)));
+    ASSIGN_OR_RETURN(image, device_->AllocateHost(std::max(n_bytes, kImageAlignment)));
   }
   for (const Job& job : jobs_) {
-    Pack(job, images[0]);
+    std::fill_n(images[0], job.pack.n_bytes, uint8_t{0});  // padding is sent, too
+    Pack({&job.pack, 1}, images[0]);
     RETURN_IF_ERROR(device_->Synchronize());
-    RETURN_IF_ERROR(device_->Upload(job.at, images[0], job.n_bytes));
+    RETURN_IF_ERROR(device_->Upload(job.at, images[0], job.pack.n_bytes));
     std::swap(images[0], images[1]);
-    job.file->DropPages(job.tensor->file_offset, job.tensor->n_bytes);
-    done += Aligned(job.n_bytes);
+    const GgufTensor* tensor = job.pack.tensor;
+    job.pack.file->DropPages(tensor->file_offset, tensor->n_bytes);
+    done += AlignedImage(job.pack.n_bytes);
     if (!on_progress(done, weight_bytes_)) return absl::CancelledError("loading was cancelled");
   }
   jobs_.clear();

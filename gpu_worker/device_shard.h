@@ -15,6 +15,8 @@
 #include "common/model/tensor_table.h"
 #include "common/worker/shard_spec.h"
 #include "gpu_worker/device.h"
+#include "gpu_worker/device_stream.h"
+#include "gpu_worker/packing.h"
 
 namespace thermocline {
 
@@ -49,8 +51,9 @@ class DeviceShard {
     kernels::DeviceKvType kv_type = kernels::DeviceKvType::kF16;
   };
   // Lays it out and takes the memory; nothing is read yet. predictor: needed by mode predict, else
-  // null. The files must outlive the loading. ResourceExhausted, with what each part takes and the
-  // flags that lower it, when it is more than the budget.
+  // null. The files must outlive the loading, and the model's the shard, if the spec streams
+  // neurons. ResourceExhausted, with what each part takes and the flags that lower it, when it is
+  // more than the budget.
   static absl::StatusOr<std::unique_ptr<DeviceShard>> Create(
       const GgufFile* file, const ModelConfig& config, const ShardSpec& spec,
       const Options& options, Device* device, const GgufFile* predictor_file = nullptr,
@@ -67,26 +70,21 @@ class DeviceShard {
   const float* rope_factors() const {  // [n_rot / 2], on the host; or null
     return rope_factors_.empty() ? nullptr : rope_factors_.data();
   }
+  DeviceStream* stream() const { return stream_.get(); }  // null: nothing is streamed
   uint8_t* workspace() const { return workspace_; }
   int64_t workspace_bytes() const { return options_.workspace_bytes; }
   int64_t weight_bytes() const { return weight_bytes_; }
   int64_t kv_bytes() const { return kv_bytes_; }
 
  private:
-  // Something to be packed on the host and sent. place gets its address on the device; pack fills
-  // the host's image of it.
+  // Something to be packed on the host and sent. place gets its address on the device.
   struct Job {
-    const GgufFile* file;
-    const GgufTensor* tensor;
-    int64_t n_bytes;
+    PackJob pack;
     std::function<void(uint8_t*)> place;
-    int64_t n_units;  // rows, or blocks of neurons, that may be packed apart: [begin, end) of them
-    std::function<void(uint8_t*, int64_t begin, int64_t end)> pack;
     uint8_t* at = nullptr;  // on the device
   };
 
   DeviceShard() = default;
-  static void Pack(const Job& job, uint8_t* image);
   absl::Status PlanLayer(int64_t index, const ShardSpec::Layer& spec);
   absl::Status PlanPredictor(int64_t index, const ShardSpec::Layer& spec);
   void PlanDown(int64_t index, const ShardSpec::Layer& spec);
@@ -114,6 +112,7 @@ class DeviceShard {
   const float* output_norm_ = nullptr;
   uint8_t *kv_ = nullptr, *workspace_ = nullptr;
   std::vector<Job> jobs_;
+  std::unique_ptr<DeviceStream> stream_;
   int64_t weight_bytes_ = 0, kv_bytes_ = 0;
 };
 

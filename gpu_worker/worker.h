@@ -31,6 +31,7 @@ class GpuWorker : public PhasedRank {
   void Drop() override;
 
   std::unique_ptr<Device> device_;
+  std::shared_ptr<const GgufFile> file_;  // that the shard streams neurons from, or null
   std::unique_ptr<DeviceShard> shard_;
   std::unique_ptr<DeviceForward> forward_;
   DeviceForward::Options forward_options_;

@@ -15,7 +15,7 @@
 namespace thermocline {
 
 struct OpenedModel {
-  std::unique_ptr<GgufFile> file;
+  std::shared_ptr<const GgufFile> file;
   std::unique_ptr<GgufFile> predictor_file;  // null: the model has its own, or none is needed
   ModelConfig config;
   ShardSpec spec;

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "common/plan/streamed_neurons.h"
 #include "tests/testing/dense_plan.h"
 
 namespace thermocline {
@@ -241,6 +242,50 @@ TEST(PlanJson, DamageIsNamed) {
   std::string huge = good;
   huge.replace(huge.find("1000"), 4, "18446744073709551615");
   EXPECT_THAT(std::string(PlanFromJson(huge).status().message()), HasSubstr("vocab"));
+}
+
+TEST(StreamTokens, SurviveJsonAndNeedAGpuAndAPrompt) {
+  Plan plan = GoodPlan();
+  EXPECT_EQ(PlanToJson(plan).find("stream_tokens"), std::string::npos);
+  plan.stream_tokens = 100;
+  EXPECT_THAT(ErrorOf(plan), HasSubstr("kind gpu"));
+  plan.ranks[0].kind = RankKind::kGpu;
+  EXPECT_EQ(ErrorOf(plan), "");
+  const absl::StatusOr<Plan> read = PlanFromJson(PlanToJson(plan));
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(*read, plan);
+  for (const int64_t wrong : {int64_t{-1}, kMinStreamTokens - 1}) {
+    plan.stream_tokens = wrong;
+    EXPECT_THAT(ErrorOf(plan), HasSubstr("stream_tokens"));
+  }
+}
+
+TEST(CutNeurons, GivesRunsOfAboutAsManyThatShareNoBlockOfTheFile) {
+  using Runs = std::vector<std::vector<Range>>;
+  EXPECT_EQ(CutNeurons({{0, 128}}, 2), (Runs{{{0, 64}}, {{64, 128}}}));
+  EXPECT_EQ(CutNeurons({{5, 20}, {22, 30}, {40, 101}}, 2),
+            (Runs{{{5, 20}, {22, 30}, {40, 64}}, {{64, 101}}}));
+  EXPECT_EQ(CutNeurons({{3, 9}}, 3), (Runs{{{3, 9}}, {}, {}}));
+  EXPECT_EQ(CutNeurons({}, 1), (Runs{{}}));
+  EXPECT_EQ(CutNeurons({}, 0), Runs());
+}
+
+TEST(StreamedNeurons, AreThoseOfCpuRanksSharedOutOverGpuRanks) {
+  Plan plan;
+  plan.ranks.resize(4);
+  plan.ranks[1].kind = plan.ranks[3].kind = RankKind::kGpu;
+  plan.layers.resize(1);
+  plan.layers[0].neurons = {{{96, 160}}, {{0, 32}}, {{32, 96}}, {{160, 192}}};
+  EXPECT_TRUE(StreamedNeurons(plan, 0, 1, {}).empty());  // a plan that streams nothing
+  plan.stream_tokens = 48;
+  EXPECT_EQ(StreamedNeurons(plan, 0, 1, {}), (std::vector<Range>{{32, 96}}));
+  EXPECT_EQ(StreamedNeurons(plan, 0, 3, {}), (std::vector<Range>{{96, 160}}));
+  EXPECT_TRUE(StreamedNeurons(plan, 0, 0, {}).empty());
+  EXPECT_TRUE(StreamedNeurons(plan, 0, 2, {}).empty());
+  std::vector<int32_t> order(192);  // hottest first: the file's last ones
+  for (int32_t i = 0; i < 192; ++i) order[i] = 191 - i;
+  EXPECT_EQ(StreamedNeurons(plan, 0, 3, order), (std::vector<Range>{{96, 160}}));
+  EXPECT_EQ(StreamedNeurons(plan, 0, 1, order), (std::vector<Range>{{32, 96}}));
 }
 
 }  // namespace
