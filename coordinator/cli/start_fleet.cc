@@ -94,6 +94,10 @@ absl::StatusOr<std::unique_ptr<Fleet>> StartFleet(const Program& program,
   RETURN_IF_ERROR(fleet.status());
   program.Note(WhatRuns(**fleet));
   NoteGpus(program, options, **fleet);
+  if (const int64_t gpu_ctx = (*fleet)->plan().gpu_ctx; gpu_ctx > 0) {
+    program.Note(fmt::format("of a context of {} tokens, GPUs hold K and V of the first {}",
+                             (*fleet)->n_ctx(), gpu_ctx));
+  }
   if (program.verbose()) program.Detail("plan:\n" + PlanToJson((*fleet)->plan()));
   return fleet;
 }

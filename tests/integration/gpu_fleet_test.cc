@@ -158,6 +158,40 @@ TEST(GpuFleet, TwoGpusShareTheModel) {
   EXPECT_LT(RelativeDistance(Logits(*fleet), CpuLogits()), 2e-2);
 }
 
+// Of so few positions that a short prompt goes past them.
+TEST(GpuFleet, TheTailOfAContextIsInCpuWorkers) {
+  FleetOptions options = Options();
+  options.plan_path = ::testing::TempDir() + fmt::format("gpu_tail.{}.json", getpid());
+  {
+    FleetOptions any = Options();
+    any.vram_budget_bytes = 0.0105 * kGib;
+    Plan plan = Start(any)->plan();
+    ASSERT_EQ(plan.n_ranks(), 2);
+    plan.ranks[0].device = "";
+    plan.gpu_ctx = 3;
+    for (LayerPlan& layer : plan.layers) {
+      layer.kv_heads = {{0, 2}, {}};
+      layer.tail_heads = {{}, {0, 2}};
+    }
+    ASSERT_TRUE(WritePlan(plan, options.plan_path).ok());
+  }
+  const auto fleet = Start(options);
+  ASSERT_NE(fleet, nullptr);
+  EXPECT_EQ(fleet->plan().gpu_ctx, 3);
+  EXPECT_LT(RelativeDistance(Logits(*fleet), CpuLogits()), 2e-2);
+
+  FleetOptions other = options;
+  other.n_ctx = other.batch_size = other.max_logit_rows = 3;
+  EXPECT_EQ(Start(other)->plan().gpu_ctx, 0);  // no context is so long
+  other = options;
+  other.gpu_device = "none";  // CPU workers have the room for all of it
+  EXPECT_EQ(Start(other)->plan().gpu_ctx, 0);
+  other = options;
+  other.transport = "grpc";
+  EXPECT_THAT(ErrorOf(other), HasSubstr("lower --ctx-size to 3"));
+  std::filesystem::remove(options.plan_path);
+}
+
 TEST(GpuFleet, APlansGpuTakesTheChosenDeviceOrNone) {
   const std::string path = ::testing::TempDir() + fmt::format("gpu_fleet.{}.json", getpid());
   FleetOptions options = TwoLayersOnTheGpu();

@@ -68,6 +68,40 @@ TEST(SegmentTest, PartsAreAlignedAndDoNotOverlap) {
   EXPECT_LE(parts.back().first + parts.back().second, parts.front().first + Shape().SegmentBytes());
 }
 
+TEST(SegmentTest, MemoryOfATailLiesBesideTheRestAndIsThereOnlyThen) {
+  EXPECT_EQ(Make()->tail().q, nullptr);
+  ExchangeShape shape = Shape();
+  shape.tail = {.begin = 7, .n_heads = 6, .n_kv_heads = 3, .d_head = 20};
+  auto segment = Segment::Create(shape, 1, 0).value();
+  const TailMemory tail = segment->tail();
+  const int64_t n_tokens = shape.max_tokens;
+  EXPECT_GE(tail.q - segment->reduced(), n_tokens * shape.d_model);
+  EXPECT_GE(tail.k - tail.q, n_tokens * 6 * 20);
+  EXPECT_GE(tail.v - tail.k, n_tokens * 3 * 20);
+  EXPECT_GE(tail.state - tail.v, n_tokens * 3 * 20);
+  EXPECT_GE(segment->logits(0) - tail.state, n_tokens * 6 * 22);
+  shape.tail.n_heads = 0;
+  EXPECT_FALSE(shape.Check().ok());
+}
+
+TEST(ExchangeShapeTest, ArrivalsAreCountedPerExchange) {
+  const ExchangeShape shape = Shape();  // of several ranks and layers
+  for (const int64_t n_tokens : {1, 2}) {
+    for (const bool has_tail : {false, true}) {
+      std::vector<uint32_t> arrivals(shape.ExchangesPerStep(has_tail) + 1);
+      for (uint32_t i = 0; i < shape.ArrivalsPerStep(n_tokens, has_tail); ++i) {
+        ++arrivals[shape.ExchangeAfter(i, n_tokens, has_tail)];
+      }
+      EXPECT_EQ(arrivals.back(), 1u);  // the step's end
+      arrivals.pop_back();
+      for (size_t e = 0; e < arrivals.size(); ++e) {
+        const bool is_meeting = has_tail && e % 4 < 2;
+        EXPECT_EQ(arrivals[e], n_tokens > 1 && !is_meeting ? 2u : 1u) << e;
+      }
+    }
+  }
+}
+
 TEST(SegmentTest, CountersOfTheHeaderHaveCacheLinesOfTheirOwn) {
   auto segment = Make();
   SegmentHeader& header = segment->header();

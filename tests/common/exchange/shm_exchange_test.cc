@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/exchange/step_driver.h"
+#include "common/util/status_macros.h"
 #include "gtest/gtest.h"
 #include "tests/common/exchange/fake_rank.h"
 
@@ -188,6 +189,54 @@ TEST(ShmExchange, ThreadsOfARankShareItsSums) {
   EXPECT_EQ(driver.Run(testing::MakeTokens(n_tokens, 0), 0, kTimeoutMs), absl::OkStatus());
   rank0.join();
   rank1.join();
+}
+
+// In each layer rank 0 leaves a question, rank 1 an answer, and both add to h as ever.
+TEST(ShmExchange, RanksMeetOverATailBeforeTheirSums) {
+  ExchangeShape shape = Shape(2);
+  shape.tail = {.begin = 3, .n_heads = 2, .n_kv_heads = 1, .d_head = 4};
+  const auto segment = Segment::Create(shape, kEpoch, 0).value();
+  StepDriver driver(segment.get());
+  const auto serve = [&](int32_t rank) -> absl::Status {
+    ShmExchange exchange(segment.get(), rank, testing::VocabBegin(shape, rank));
+    for (;;) {
+      ASSIGN_OR_RETURN(const Step step, exchange.NextStep());
+      const auto number = static_cast<float>(step.number);
+      const int64_t n = step.n_tokens() * shape.d_model;
+      std::vector<float> h(n);
+      for (int32_t i = 0; i < 2 * shape.n_layers; ++i) {
+        if (step.has_tail && i % 2 == 0) {
+          if (rank == 0) exchange.tail().q[0] = number + static_cast<float>(i);
+          RETURN_IF_ERROR(exchange.Meet());
+          if (rank == 1) exchange.tail().state[0] = 2 * exchange.tail().q[0];
+          RETURN_IF_ERROR(exchange.Meet());
+          if (rank == 0) {
+            EXPECT_EQ(exchange.tail().state[0], 2 * (number + static_cast<float>(i)));
+          }
+        }
+        std::fill_n(exchange.Partial(), n, 1.0f);
+        RETURN_IF_ERROR(exchange.Arrive());
+        if (exchange.sliced()) {
+          exchange.AddSlice(h.data(), exchange.slice_begin(), exchange.slice_end());
+          RETURN_IF_ERROR(exchange.ArriveSlices());
+        }
+        exchange.Collect(h.data(), 0, n);
+      }
+      EXPECT_EQ(h, std::vector<float>(n, 4.0f * static_cast<float>(shape.n_layers)));
+      RETURN_IF_ERROR(exchange.FinishStep());
+    }
+  };
+  std::thread first([&] { EXPECT_TRUE(absl::IsCancelled(serve(0))); });
+  std::thread second([&] { EXPECT_TRUE(absl::IsCancelled(serve(1))); });
+  // At positions 0..n-1: before the tail, one by one in it, and across its beginning.
+  for (const int32_t n_tokens : {1, 3, 4, 9}) {
+    EXPECT_TRUE(driver.Run(testing::MakeTokens(n_tokens, 0), 0, kTimeoutMs).ok());
+    const StepToken last = {.slot = 0, .position = n_tokens - 1, .logit_row = -1};
+    EXPECT_TRUE(driver.Run({&last, 1}, 0, kTimeoutMs).ok());
+  }
+  segment->Stop(StopReason::kShutdown);
+  first.join();
+  second.join();
 }
 
 TEST(ShmExchange, SlicesCoverEveryElementOnce) {

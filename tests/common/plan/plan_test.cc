@@ -244,6 +244,33 @@ TEST(PlanJson, DamageIsNamed) {
   EXPECT_THAT(std::string(PlanFromJson(huge).status().message()), HasSubstr("vocab"));
 }
 
+TEST(Tail, SurvivesJsonAndIsWholeAndHeldByCpuRanks) {
+  Plan plan = GoodPlan();
+  for (LayerPlan& layer : plan.layers) layer.kv_heads = {{0, 4}, {}};
+  plan.ranks[0].kind = RankKind::kGpu;
+  plan.gpu_ctx = 4096;
+  EXPECT_THAT(ErrorOf(plan), HasSubstr("tail_heads is given for 0 ranks"));
+  for (LayerPlan& layer : plan.layers) layer.tail_heads = {{}, {0, 4}};
+  EXPECT_EQ(ErrorOf(plan), "");
+  const absl::StatusOr<Plan> read = PlanFromJson(PlanToJson(plan));
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(*read, plan);
+
+  const auto with = [&](std::vector<Range> kv_heads, std::vector<Range> tail_heads) {
+    Plan other = plan;
+    other.layers[2].kv_heads = std::move(kv_heads);
+    other.layers[2].tail_heads = std::move(tail_heads);
+    return ErrorOf(other);
+  };
+  EXPECT_EQ(with({{}, {0, 4}}, {{}, {}}), "");  // of a CPU's own heads there is none
+  EXPECT_THAT(with({{0, 4}, {}}, {{}, {0, 3}}), HasSubstr("layer 2: the tail of kv_heads [3, 4)"));
+  EXPECT_THAT(with({{0, 4}, {}}, {{0, 4}, {}}), HasSubstr("rank 0 has tail_heads"));
+  EXPECT_THAT(with({{0, 2}, {2, 4}}, {{}, {0, 2}}), HasSubstr("rank 1 has tail_heads"));
+  EXPECT_THAT(with({{}, {0, 4}}, {{}, {0, 4}}), HasSubstr("tail_heads"));
+  plan.gpu_ctx = 0;
+  EXPECT_THAT(ErrorOf(plan), HasSubstr("without gpu_ctx"));
+}
+
 TEST(StreamTokens, SurviveJsonAndNeedAGpuAndAPrompt) {
   Plan plan = GoodPlan();
   EXPECT_EQ(PlanToJson(plan).find("stream_tokens"), std::string::npos);
