@@ -143,9 +143,21 @@ TEST(PlanHotCold, TooManyGpuLayersSayHowManyFit) {
   c.request.n_gpu_layers = fit;
   EXPECT_TRUE(c.Plan().ok()) << fit << ": " << c.Plan().status();
   c.request.n_gpu_layers = fit + 1;  // not with the whole context
-  if (c.Plan().ok()) EXPECT_GT(c.Plan()->plan.gpu_ctx, 0);
+  const absl::StatusOr<PlannedFleet> more = c.Plan();
+  EXPECT_TRUE(!more.ok() || more->plan.gpu_ctx > 0) << more.status();
   c.hardware = *ParseHardware("(64GiB,60GB/s)");
   EXPECT_THAT(std::string(c.Plan().status().message()), HasSubstr("no GPU"));
+}
+
+TEST(PlanHotCold, HeadsOfNoMultipleOf32TakeOneInAGpusCache) {
+  for (const int64_t d_head : {128, 100}) {
+    Case c = Make("7b", true, "rtx4090+(128GiB,100GB/s)");
+    c.shape.config.d_head = d_head;
+    const absl::StatusOr<PlannedFleet> fleet = c.Plan();
+    ASSERT_TRUE(fleet.ok()) << fleet.status();
+    const double all = static_cast<double>(c.request.n_ctx) * 32 * (2 * 2 * 32 * 128);
+    EXPECT_NEAR(fleet->ranks[0].kv_bytes, all, 1e-6 * all);
+  }
 }
 
 // Where the whole context does not fit beside attention, a part of it may.
