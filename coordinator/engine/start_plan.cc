@@ -4,11 +4,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "absl/strings/match.h"
 #include "common/util/memory.h"
 #include "common/util/status_macros.h"
 #include "fmt/format.h"
 #include "solver/placement/firing.h"
 #include "solver/placement/hot_cold.h"
+#include "solver/placement/stream_tokens.h"
 
 namespace thermocline {
 namespace {
@@ -25,6 +27,7 @@ constexpr double kDownTokens = 16, kNeuronChunk = 64, kAttendTile = 256, kAttend
 // Of device_product.h and gemm.h: from so many tokens on, weights in f16 and cuBLAS's own.
 constexpr int64_t kGemmTokens = 48;
 constexpr double kTileBytes = 32.0 * 1024 * 1024, kGemmBytes = 32.0 * 1024 * 1024;
+constexpr int64_t kStreamNeurons = 1024 + 32;  // of device_stream.h, at most
 
 // Buffers of a step, all ranks taken as the widest can be: values of d_ff and of d_model a token
 // (forward.h, sparse_ffn.h), and logits.
@@ -53,6 +56,24 @@ double GpuStepBytes(const StartPlanOptions& options, const ModelConfig& config) 
            2 * static_cast<double>(options.batch_size) * std::max(d_model, d_ff);
   }
   return StepBytes(options, config) + down_parts + attention_parts + gemm;
+}
+
+// The emulated device streams nothing that it was not told to.
+bool MayStream(const StartPlanOptions& options) {
+  return options.batch_size >= kGemmTokens &&
+         std::none_of(options.gpus.begin(), options.gpus.end(), [](const GpuDevice& device) {
+           return absl::StartsWith(device.name, "emulated");
+         });
+}
+
+// Of the weights that a long prompt streams, on a GPU.
+double StreamBytes(const ModelShape& shape) {
+  double most = 0;
+  for (const LayerShape& layer : shape.layers) {
+    const auto n_neurons = static_cast<double>(std::min(kStreamNeurons, shape.config.d_ff));
+    most = std::max(most, n_neurons * layer.gpu_neuron_bytes() + layer.gpu_plane_bytes);
+  }
+  return most;
 }
 
 // How neurons fire, by the profile; without one all alike, in the file's order.
@@ -113,6 +134,8 @@ absl::StatusOr<Hardware> LocalHardware(const StartPlanOptions& options,
     rank.memory_bytes = kUsableShare * static_cast<double>(node_bytes[i % n_nodes]) *
                         rank.n_threads / static_cast<double>(on_node);
     rank.gbps = rank.n_threads * options.cpu_thread_gbps;
+    rank.gmacs = rank.n_threads * options.cpu_thread_gmacs;
+    rank.pack_gbps = rank.n_threads * options.cpu_thread_pack_gbps;
   }
   std::vector<HardwareRank> gpus;
   for (const GpuDevice& device : options.gpus) {
@@ -164,12 +187,17 @@ absl::StatusOr<Plan> PlanForStart(const StartPlanOptions& options, const Sparsit
   StartPlanOptions measured = options;
   if (!options.gpus.empty()) {
     ASSIGN_OR_RETURN(const Hardware cpus, MeasureHardware(options.n_threads));
-    double gbps = 0, n_threads = 0;
+    HardwareRank all;
+    all.n_threads = 0;
     for (const HardwareRank& rank : cpus.ranks) {
-      gbps += rank.gbps;
-      n_threads += rank.n_threads;
+      all.gbps += rank.gbps;
+      all.gmacs += rank.gmacs;
+      all.pack_gbps += rank.pack_gbps;
+      all.n_threads += rank.n_threads;
     }
-    measured.cpu_thread_gbps = gbps / n_threads;
+    measured.cpu_thread_gbps = all.gbps / all.n_threads;
+    measured.cpu_thread_gmacs = all.gmacs / all.n_threads;
+    measured.cpu_thread_pack_gbps = all.pack_gbps / all.n_threads;
   }
   ASSIGN_OR_RETURN(const Hardware hardware,
                    LocalHardware(measured, nodes, AvailableBytesOfNodes(nodes)));
@@ -181,23 +209,27 @@ absl::StatusOr<Plan> PlanForStart(const StartPlanOptions& options, const Sparsit
   request.n_session_ctx = options.n_ctx;
   request.cpu_workspace_bytes = kProgramBytes + StepBytes(options, model.config());
   request.gpu_workspace_bytes = GpuStepBytes(options, model.config());
+  if (MayStream(options)) request.gpu_workspace_bytes += StreamBytes(shape);
   request.vram_budget_bytes = options.vram_budget_bytes;
   if (!options.gpus.empty()) request.n_gpu_layers = options.n_gpu_layers;
   const FiringKnowledge firing =
       FiringOf(shape, options.splits_ffn || options.gpus.empty() ? setup : SparseSetup{});
   ASSIGN_OR_RETURN(PlannedFleet fleet, PlanHotCold(shape, hardware, firing, modes, request));
+  for (size_t i = 0; i < options.gpus.size(); ++i) {
+    fleet.plan.ranks[i].device = options.gpus[i].name;
+  }
+  const StreamChoice streaming = ChooseStreaming(shape, hardware, fleet, options.batch_size);
   Plan plan = std::move(fleet.plan);
   plan.model_hash = model.file().ContentHash();
   if (options.gpus.empty()) {
     plan.predicted_us = 0;
     for (LayerPlan& layer : plan.layers) layer.predicted_us.clear();
   }
-  for (size_t i = 0; i < plan.ranks.size(); ++i) {
-    const bool is_gpu = i < options.gpus.size();
-    if (is_gpu) plan.ranks[i].device = options.gpus[i].name;
-    if (!is_gpu) plan.ranks[i].memory_bytes = 0;  // nothing is promised
+  for (size_t i = options.gpus.size(); i < plan.ranks.size(); ++i) {
+    plan.ranks[i].memory_bytes = 0;  // nothing is promised
   }
   DropIdleRanks(&plan);
+  if (plan.ranks[0].kind == RankKind::kGpu) plan.stream_tokens = streaming.tokens;
   const Profile* profile = setup.profile.has_value() ? &*setup.profile : nullptr;
   RETURN_IF_ERROR(CheckPlan(plan, model.config(), plan.model_hash, profile));
   return plan;

@@ -26,6 +26,7 @@ struct StartPlanOptions {
   double vram_budget_bytes = 0;        // of each; 0: what is free, less a margin
   bool splits_ffn = true;              // false: layers lie on one kind of rank
   double cpu_thread_gbps = 1;          // of reading memory; without GPUs only shares count
+  double cpu_thread_gmacs = 0, cpu_thread_pack_gbps = 0;  // HardwareRank's, of a thread
 };
 
 // With GPUs: whole layers, attention and hot neurons as the planner finds it fastest; what CPUs

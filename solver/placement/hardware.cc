@@ -53,7 +53,7 @@ std::optional<double> Quantity(const std::string& text, const std::string& unit)
   return is_fine ? std::optional<double>(value) : std::nullopt;
 }
 
-// One of "link=25gb/s", "handover=7us", "threads=8".
+// One of "link=25gb/s", "handover=7us", "threads=8", "macs=500gmac/s", "pack=10gb/s".
 absl::Status ParseOption(const std::string& part, const std::string& option, HardwareRank* rank) {
   const bool is_gpu = rank->kind == RankKind::kGpu;
   const size_t equals = option.find('=');
@@ -70,11 +70,18 @@ absl::Status ParseOption(const std::string& part, const std::string& option, Har
     number = Quantity(value, "");
     if (number.has_value() && (*number > 4096 || *number != std::floor(*number))) number.reset();
     rank->n_threads = static_cast<int32_t>(number.value_or(0));
+  } else if (!is_gpu && key == "macs") {
+    number = Quantity(value, "gmac/s");
+    rank->gmacs = number.value_or(0);
+  } else if (!is_gpu && key == "pack") {
+    number = Quantity(value, "gb/s");
+    rank->pack_gbps = number.value_or(0);
   }
   if (number.has_value()) return absl::OkStatus();
-  return Wrong(
-      part, fmt::format("has {} where {} is expected", Quoted(option),
-                        is_gpu ? "link=<number>GB/s or handover=<number>us" : "threads=<number>"));
+  return Wrong(part,
+               fmt::format("has {} where {} is expected", Quoted(option),
+                           is_gpu ? "link=<number>GB/s or handover=<number>us"
+                                  : "threads=<number>, macs=<number>GMAC/s or pack=<number>GB/s"));
 }
 
 // "(64gib,100gb/s)", "gpu(24gib,1008gb/s,...)", "rtx4090"; part: as the user wrote it.

@@ -25,6 +25,9 @@ struct HardwareRank {
   double handover_us = 0;   // GPU: one exchange with a rank on the host, without the payload
   int32_t node = -1;        // as RankPlan
   int32_t n_threads = 1;
+  // CPU, of all its threads in long prompts (measure_prompts.h); 0: not known.
+  double gmacs = 0;      // 1e9 multiply-adds a second
+  double pack_gbps = 0;  // of weights packed for a GPU
   bool operator==(const HardwareRank&) const = default;
 };
 
@@ -38,13 +41,15 @@ struct Hardware {
 //   part     := [ N "x" ] ( gpu | node )
 //   gpu      := name | "gpu(" number "GiB," number "GB/s" [",link=" number "GB/s"]
 //               [",handover=" number "us"] ")"
-//   node     := "(" number "GiB," number "GB/s" [",threads=" N] ")"
+//   node     := "(" number "GiB," number "GB/s" [",threads=" N] [",macs=" number "GMAC/s"]
+//               [",pack=" number "GB/s"] ")"
 // "rtx4090+2x(64GiB,100GB/s)": one RTX 4090 and two NUMA nodes. InvalidArgument names the part that
 // is wrong, what was expected, and the names of the GPUs that are known.
 absl::StatusOr<Hardware> ParseHardware(const std::string& text);
 
 // The NUMA nodes that this process may use with their free memory, and the bandwidth that n_threads
-// (0: all CPUs) reach together on plain reads, shared out by threads. Takes about a second.
+// (0: all CPUs) reach together on plain reads, shared out by threads, and what they do of long
+// prompts. Takes about a second.
 absl::StatusOr<Hardware> MeasureHardware(int64_t n_threads);
 
 }  // namespace thermocline

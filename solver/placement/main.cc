@@ -11,6 +11,7 @@
 #include "solver/placement/plan_options.h"
 #include "solver/placement/plan_report.h"
 #include "solver/placement/published.h"
+#include "solver/placement/stream_tokens.h"
 
 namespace thermocline {
 namespace {
@@ -21,6 +22,7 @@ constexpr char kUsage[] =
     "  plan --dry-run --shape 70b --type q4_k_m --hidden-activation relu --hardware "
     "\"rtx4090+2x(64GiB,100GB/s)\"";
 constexpr int kExitError = 1, kExitUsage = 2;
+constexpr int64_t kBatchSize = 512;  // of a prompt, as the programs take it if not told otherwise
 
 absl::Status Print(const std::string& text) {
   if (std::fputs(text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0) return absl::OkStatus();
@@ -47,6 +49,8 @@ absl::Status MakePlan(const PlanOptions& options) {
   ASSIGN_OR_RETURN(PlannedFleet fleet, PlanHotCold(inputs.shape, inputs.hardware, inputs.firing,
                                                    inputs.modes, inputs.request));
   fleet.plan.model_hash = inputs.model_hash;
+  const StreamChoice streaming = ChooseStreaming(inputs.shape, inputs.hardware, fleet, kBatchSize);
+  fleet.plan.stream_tokens = streaming.tokens;
   if (!inputs.model_hash.empty()) {
     RETURN_IF_ERROR(CheckPlan(fleet.plan, inputs.shape.config, inputs.model_hash,
                               inputs.has_profile ? &inputs.profile : nullptr));
@@ -57,7 +61,12 @@ absl::Status MakePlan(const PlanOptions& options) {
     RETURN_IF_ERROR(WriteText(svg, options.svg_path));
   }
   if (options.quiet) return absl::OkStatus();
-  return Print(PlanTable(inputs.shape, inputs.hardware, fleet));
+  RETURN_IF_ERROR(Print(PlanTable(inputs.shape, inputs.hardware, fleet)));
+  if (streaming.tokens == 0) return absl::OkStatus();
+  return Print(fmt::format(
+      "prompts of {} tokens and more stream the neurons of CPUs to GPUs: of {} tokens {:.0f} ms "
+      "instead of {:.0f}\n",
+      streaming.tokens, kBatchSize, streaming.stream_ms, streaming.cpu_ms));
 }
 
 int Main(int argc, char** argv) {

@@ -1,4 +1,5 @@
-// This machine as the planner's Hardware: NUMA nodes, free memory, bandwidth of plain reads.
+// This machine as the planner's Hardware: NUMA nodes, free memory, bandwidth of plain reads, rates
+// of prompts.
 #include <algorithm>
 #include <chrono>
 #include <numeric>
@@ -9,6 +10,7 @@
 #include "common/util/topology.h"
 #include "fmt/format.h"
 #include "solver/placement/hardware.h"
+#include "solver/placement/measure_prompts.h"
 
 namespace thermocline {
 namespace {
@@ -16,9 +18,13 @@ namespace {
 constexpr size_t kWords = size_t{16} << 20;  // of 8 bytes, a thread: beyond its share of any cache
 constexpr int kRepeats = 3;                  // the best counts: what the memory can give
 
-// Bytes a second that a thread of the node reads while others do, too.
-double ReadGbps(int32_t node) {
-  if (!BindThreadToNode(node).ok()) return 0;  // a node without CPUs of ours reads nothing
+// Of a thread, while others measure, too.
+struct Rates {
+  double gbps = 0;  // read
+  PromptRates prompts;
+};
+
+double ReadGbps() {
   const std::vector<uint64_t> words(kWords, 1);
   double best = 0;
   for (int repeat = 0; repeat < kRepeats; ++repeat) {
@@ -29,6 +35,14 @@ double ReadGbps(int32_t node) {
     best = std::max(best, static_cast<double>(kWords * sizeof(uint64_t)) / took.count() / 1e9);
   }
   return best;
+}
+
+Rates RatesOn(int32_t node) {
+  if (!BindThreadToNode(node).ok()) return {};  // a node without CPUs of ours reads nothing
+  Rates rates;
+  rates.gbps = ReadGbps();
+  rates.prompts = MeasurePromptRates();
+  return rates;
 }
 
 }  // namespace
@@ -46,7 +60,7 @@ absl::StatusOr<Hardware> MeasureHardware(int64_t n_threads) {
   Hardware hardware;
   const std::vector<int64_t> node_bytes = AvailableBytesOfNodes(nodes);
   std::vector<std::thread> threads;
-  std::vector<double> gbps(n_threads);
+  std::vector<Rates> rates(n_threads);
   int64_t given = 0, cpus_seen = 0;
   for (const NumaNode& node : nodes) {
     HardwareRank rank;
@@ -59,15 +73,18 @@ absl::StatusOr<Hardware> MeasureHardware(int64_t n_threads) {
         std::clamp(n_threads * cpus_seen / n_cpus, given + 1, n_threads - nodes_left);
     rank.n_threads = static_cast<int32_t>(end - given);
     for (; given < end; ++given) {
-      threads.emplace_back([&gbps, given, id = node.id] { gbps[given] = ReadGbps(id); });
+      threads.emplace_back([&rates, given, id = node.id] { rates[given] = RatesOn(id); });
     }
     hardware.ranks.push_back(rank);
   }
   for (std::thread& thread : threads) thread.join();
-  auto next = gbps.begin();
+  auto next = rates.begin();
   for (HardwareRank& rank : hardware.ranks) {
-    rank.gbps = std::accumulate(next, next + rank.n_threads, 0.0);
-    next += rank.n_threads;
+    for (const auto end = next + rank.n_threads; next != end; ++next) {
+      rank.gbps += next->gbps;
+      rank.gmacs += next->prompts.gmacs;
+      rank.pack_gbps += next->prompts.pack_gbps;
+    }
     if (rank.gbps <= 0) return absl::UnavailableError("can't measure what memory reads reach");
   }
   return hardware;

@@ -77,6 +77,29 @@ TEST(LocalHardware, EachWorkerNeedsAThread) {
               ::testing::HasSubstr("2 threads for 3 workers"));
 }
 
+TEST(PlanForStart, LongPromptsStreamToACardAndNotToTheEmulatedOne) {
+  const auto model =
+      ModelHeader::Open(THERMOCLINE_SOURCE_DIR "/tests/models/reluctant-13m-q8_0.gguf", "");
+  ASSERT_TRUE(model.ok()) << model.status();
+  const auto setup = OpenSparseSetup({}, **model);
+  ASSERT_TRUE(setup.ok()) << setup.status();
+  StartPlanOptions options;
+  options.n_threads = options.n_workers = 1;
+  options.n_kv_tokens = 64;
+  options.batch_size = 4096;  // packing is slow under sanitizers
+  options.n_gpu_layers = 2;
+  const auto stream_tokens = [&](const std::string& device) {
+    options.gpus = {{device, "", 8 * kGib, 8 * kGib, 500}};
+    const auto plan = PlanForStart(options, {}, **model, *setup);
+    EXPECT_TRUE(plan.ok()) << plan.status();
+    return plan.ok() ? plan->stream_tokens : -1;
+  };
+  EXPECT_EQ(stream_tokens("emulated"), 0);
+  EXPECT_GE(stream_tokens("cuda:0"), kMinStreamTokens);
+  options.batch_size = kMinStreamTokens - 1;
+  EXPECT_EQ(stream_tokens("cuda:0"), 0);
+}
+
 TEST(AvailableBytesOfNodes, StayWithinWhatThisProcessMayTake) {
   const int64_t all = AvailableMemoryBytes();
   EXPECT_GT(all, 0);

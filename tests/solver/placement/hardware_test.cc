@@ -30,6 +30,11 @@ TEST(ParseHardware, ReadsKnownGpusDescribedOnesAndNodes) {
   EXPECT_EQ(hardware->ranks[2].gbps, 100);
   EXPECT_EQ(hardware->ranks[2].n_threads, 8);
   EXPECT_EQ(hardware->ranks[2], hardware->ranks[3]);
+  EXPECT_EQ(hardware->ranks[2].gmacs, 0);  // not known
+  const auto prompts = ParseHardware("(64GiB,100GB/s,macs=2000GMAC/s,pack=16GB/s)");
+  ASSERT_TRUE(prompts.ok()) << prompts.status();
+  EXPECT_EQ(prompts->ranks[0].gmacs, 2000);
+  EXPECT_EQ(prompts->ranks[0].pack_gbps, 16);
 }
 
 TEST(ParseHardware, KnowsTheGpusOfTheGuideAndThePapers) {
@@ -56,6 +61,7 @@ TEST(ParseHardware, ErrorsNameThePartAndTheGrammar) {
       {"(64GiB,nanGB/s)", "nangb/s"},
       {"(64GiB,100GB/s,link=3GB/s)", "threads=<number>"},
       {"(64GiB,100GB/s,threads=1.5)", "threads=1.5"},
+      {"(64GiB,100GB/s,macs=2000)", "macs=<number>GMAC/s"},
       {"gpu(24GiB,1008GB/s,links=25GB/s)", "links=25gb/s"},
       {"cpu(24GiB,1008GB/s)", "nor gpu(...)"},
       {"x", "nor gpu(...)"},
@@ -79,6 +85,8 @@ TEST(MeasureHardware, FindsThisMachinesNodesThreadsAndBandwidth) {
     EXPECT_GE(rank.n_threads, 1);
     EXPECT_GT(rank.memory_bytes, 1e6);
     EXPECT_GT(rank.gbps, 0.01);
+    EXPECT_GT(rank.gmacs, 0.01);
+    EXPECT_GT(rank.pack_gbps, 0.001);
   }
 }
 

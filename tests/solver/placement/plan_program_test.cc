@@ -105,6 +105,20 @@ TEST_F(PlanProgram, DryRunsDescribedModelsWithoutFiles) {
            "--hardware", "rtx4090+2x(64GiB,100GB/s)"});
   EXPECT_EQ(result.exit_code, 0) << result.err;
   EXPECT_THAT(result.out, HasSubstr("70b q4_k_m (ReLU variant)"));
+  EXPECT_THAT(result.out,
+              ::testing::Not(HasSubstr("stream")));  // how fast CPUs multiply is unknown
+}
+
+TEST_F(PlanProgram, SaysFromHowManyTokensOnPromptsStream) {
+  const ChildResult result =
+      Run({"-m", Path("model.gguf"), "--gpu-layers", "1", "--hardware",
+           "gpu(1GiB,900GB/s)+(4GiB,50GB/s,macs=100GMAC/s,pack=2GB/s)", "-o", Path("plan.json")});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const absl::StatusOr<Plan> plan = ReadPlan(Path("plan.json"));
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_GE(plan->stream_tokens, kMinStreamTokens);
+  EXPECT_THAT(result.out,
+              HasSubstr("prompts of " + std::to_string(plan->stream_tokens) + " tokens and more"));
 }
 
 TEST_F(PlanProgram, RefusesWhatCannotBe) {
