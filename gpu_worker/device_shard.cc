@@ -23,12 +23,12 @@ absl::StatusOr<std::unique_ptr<DeviceShard>> DeviceShard::Create(
   const bool attends =
       std::any_of(spec.layers.begin(), spec.layers.end(),
                   [](const ShardSpec::Layer& layer) { return layer.kv_heads.size() > 0; });
-  if (attends && (config.d_head % 32 != 0 || config.d_head > 256)) {
+  if (attends && !kernels::device_has_head(config.d_head)) {
     return absl::UnimplementedError(
-        fmt::format("{}: attention heads of {} values are not computed on a GPU yet, only "
-                    "multiples of 32 up to "
-                    "256; take --gpu-device none, or a plan that leaves attention to CPU ranks",
-                    file->path(), config.d_head));
+        fmt::format("{}: attention heads of {} values are not computed on a GPU, only multiples of "
+                    "4 up to {}; take --gpu-device none, or a plan that leaves attention to CPU "
+                    "ranks",
+                    file->path(), config.d_head, kernels::kMaxDeviceHead));
   }
   std::unique_ptr<DeviceShard> shard(new DeviceShard());
   shard->file_ = file;
@@ -67,7 +67,8 @@ absl::StatusOr<std::unique_ptr<DeviceShard>> DeviceShard::Create(
 
 int64_t DeviceShard::PlaceKv(uint8_t* base, kernels::DeviceKv* kv) const {
   Carver carver(base);
-  const int64_t n = options_.n_slots * kv->n_ctx * kv->n_kv_heads * kv->d_head;
+  const int64_t n =
+      options_.n_slots * kv->n_ctx * kv->n_kv_heads * kernels::device_kv_row(kv->d_head);
   const bool is_f16 = kv->type == kernels::DeviceKvType::kF16;
   const int64_t n_bytes = is_f16 ? n * 2 : n, n_scales = is_f16 ? 0 : n / 32;
   uint8_t *k = nullptr, *v = nullptr;

@@ -18,6 +18,7 @@
 #include "coordinator/engine/trace_file.h"
 #include "coordinator/engine/worker_handle.h"
 #include "fmt/format.h"
+#include "kernels/cuda/device_ops.h"
 
 namespace thermocline {
 namespace {
@@ -192,8 +193,8 @@ absl::Status FleetStarter::SetTail() {
 absl::StatusOr<GpuDevices> FleetStarter::FindGpus() {
   const int64_t d_head = fleet_->model_->config().d_head;
   std::string obstacle;
-  if (d_head % 32 != 0 || d_head > 256) {
-    obstacle = fmt::format("attention heads of {} values are not computed on a GPU yet", d_head);
+  if (!kernels::device_has_head(d_head)) {
+    obstacle = fmt::format("attention heads of {} values are not computed on a GPU", d_head);
   } else if (options_.f32_activations || options_.kv_type == "f32") {
     obstacle = "GPUs compute with int8 activations and a KV cache of f16 or q8_0";
   } else if (options_.sparsity.measures_recall) {

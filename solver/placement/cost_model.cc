@@ -95,9 +95,10 @@ double CostModel::AttentionBytes(int64_t layer, const Plan& plan, int32_t rank) 
     return static_cast<double>(kv_heads.size()) / static_cast<double>(shape_.config.n_kv_heads);
   };
   const LayerPlan& held = plan.layers[layer];
-  const double context_bytes = static_cast<double>(n_ctx_) * shape_.kv_token_bytes();
-  const double on_gpus = ShareOnGpus(plan);
   const bool is_gpu = hardware_.ranks[rank].kind == RankKind::kGpu;
+  const double context_bytes = static_cast<double>(n_ctx_) *
+                               (is_gpu ? shape_.gpu_kv_token_bytes() : shape_.kv_token_bytes());
+  const double on_gpus = ShareOnGpus(plan);
   const double own = share(held.kv_heads[rank]) * (shape_.layers[layer].attention_bytes +
                                                    context_bytes * (is_gpu ? on_gpus : 1));
   const double tail = held.tail_heads.empty() ? 0 : share(held.tail_heads[rank]);

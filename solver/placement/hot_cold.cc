@@ -152,9 +152,10 @@ class Planner {
   std::vector<Range> SplitHeads(const std::vector<double>& shares) const {
     return SplitByShares(shape_.config.n_kv_heads, shape_.config.kv_heads_per_unit(), shares);
   }
-  double KvBytes(const Range& heads, double share_of_context) const {
+  double KvBytes(int32_t r, const Range& heads, double share_of_context) const {
+    const double of_token = is_gpu(r) ? shape_.gpu_kv_token_bytes() : shape_.kv_token_bytes();
     return static_cast<double>(heads.size()) / static_cast<double>(shape_.config.n_kv_heads) *
-           shape_.kv_token_bytes() * n_kv_tokens() * share_of_context;
+           of_token * n_kv_tokens() * share_of_context;
   }
 
   // Adds a layer's attention (shares of ranks), if it fits them all; then or when forced, true.
@@ -173,8 +174,8 @@ class Planner {
       const double share =
           static_cast<double>(heads[r].size()) / static_cast<double>(shape_.config.n_kv_heads);
       ranks[r].attention_bytes += share * shape_.layers[l].attention_bytes;
-      ranks[r].kv_bytes += KvBytes(heads[r], kept);
-      if (!tail.empty()) ranks[r].kv_bytes += KvBytes(tail[r], 1 - kept);
+      ranks[r].kv_bytes += KvBytes(r, heads[r], kept);
+      if (!tail.empty()) ranks[r].kv_bytes += KvBytes(r, tail[r], 1 - kept);
     }
     return Take(ranks, is_forced, [&] {
       fleet_.plan.layers[l].kv_heads = heads;
@@ -229,7 +230,7 @@ class Planner {
         used += fleet_.ranks[r].total_bytes();
       }
       const double layer = shape_.layers[l].attention_bytes +
-                           shape_.kv_token_bytes() * n_kv_tokens() +
+                           shape_.gpu_kv_token_bytes() * n_kv_tokens() +
                            NeuronBytes(l) * static_cast<double>(shape_.config.d_ff);
       return absl::ResourceExhaustedError(
           fmt::format("{} whole layers do not fit on the GPU: {} of them and its workspace take "

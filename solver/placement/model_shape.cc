@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "common/util/status_macros.h"
 #include "fmt/format.h"
+#include "kernels/cuda/device_ops.h"
 
 namespace thermocline {
 namespace {
@@ -86,6 +87,10 @@ LayerShape DescribeLayer(const KnownShape& known, const KnownType& type, double 
 
 double ModelShape::kv_token_bytes() const {
   return 2.0 * 2.0 * static_cast<double>(config.n_kv_heads * config.d_head);  // K and V, f16
+}
+
+double ModelShape::gpu_kv_token_bytes() const {
+  return 2.0 * 2.0 * static_cast<double>(config.n_kv_heads * kernels::device_kv_row(config.d_head));
 }
 
 double ModelShape::total_bytes() const {

@@ -44,8 +44,9 @@ struct ModelShape {
   int64_t n_experts = 1;           // that share d_ff evenly
   int64_t n_experts_used = 1;      // for one token
 
-  // KV cache of one token in one layer, f16.
+  // KV cache of one token in one layer, f16; on a GPU a head's values are padded.
   double kv_token_bytes() const;
+  double gpu_kv_token_bytes() const;
   double total_bytes() const;  // of all that ranks hold of weights, without predictors
 };
 

@@ -34,6 +34,8 @@ std::vector<Shape> Shapes() {
       {"F16", TensorType::kF16, 4, 1, 32, "relu", false},
       {"BF16", TensorType::kBF16, 2, 1, 32, "silu", true},
       {"F32", TensorType::kF32, 3, 3, 32, "relu", false},
+      {"HeadsOf80", TensorType::kF16, 4, 2, 80, "relu", false},
+      {"HeadsOf100", TensorType::kQ4_0, 16, 8, 100, "silu", false},
   };
 }
 
@@ -268,6 +270,64 @@ TEST_F(DeviceShipped, AKvCacheInInt8GivesCloseLogitsInHalfTheMemory) {
   // 32 values: 32 bytes and an f16 scale, instead of 64 bytes.
   EXPECT_EQ(kv_bytes(kernels::DeviceKvType::kQ8_0) * 64,
             kv_bytes(kernels::DeviceKvType::kF16) * 34);
+}
+
+// OpenLLaMA 3B's.
+TEST(DeviceHeads, OfNoMultipleOf32HaveARowOfOneInTheCache) {
+  TinyLlama model;
+  model.n_heads = model.n_kv_heads = 8;
+  model.d_head = 100;
+  const Bytes bytes = model.Builder().Build();
+  const auto file = GgufFile::Parse(bytes, "test.gguf");
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto config = ReadModelConfig(**file);
+  ASSERT_TRUE(config.ok()) << config.status();
+  auto plan = MakePlan(**file, {1}, 1);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const auto device = OpenDevice("emulated");
+  ASSERT_TRUE(device.ok()) << device.status();
+  const auto shard =
+      DeviceShard::Create(file->get(), *config, SpecOfRank(*plan, 0), {2, 64}, device->get());
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  EXPECT_EQ((*shard)->kv_bytes(), 2 * 2 * 64 * 8 * (128 + 128) * 2);  // layers, slots, ..., f16
+
+  std::vector<int32_t> tokens;  // by gemm
+  for (int32_t i = 0; i < kGemmTokens; ++i) tokens.push_back((i * 37 + 5) % 300 + 3);
+  const auto logits = [&](kernels::DeviceKvType type) {
+    MiniFleetOptions options;
+    options.device_kv_type = type;
+    auto fleet = MiniFleet::Create(file->get(), *plan, options);
+    EXPECT_TRUE(fleet.ok()) << fleet.status();
+    return fleet.ok() ? (*fleet)->Run(tokens, 0, 512) : fleet.status();
+  };
+  const auto of_cpu = logits(kernels::DeviceKvType::kF16);
+  plan->ranks[0].kind = RankKind::kGpu;
+  const auto f16 = logits(kernels::DeviceKvType::kF16), int8 = logits(kernels::DeviceKvType::kQ8_0);
+  ASSERT_TRUE(of_cpu.ok() && f16.ok() && int8.ok()) << of_cpu.status() << f16.status();
+  EXPECT_LT(RelativeDistance(*f16, *of_cpu), kBound);
+  EXPECT_NE(*int8, *f16);
+  EXPECT_LT(RelativeDistance(*int8, *f16), kBound);
+}
+
+TEST(DeviceHeads, OfNoMultipleOf4AreRefusedWithTheRemedy) {
+  TinyLlama model;
+  model.n_heads = model.n_kv_heads = 16;
+  model.d_head = 6;
+  const Bytes bytes = model.Builder().Build();
+  const auto file = GgufFile::Parse(bytes, "test.gguf");
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto config = ReadModelConfig(**file);
+  ASSERT_TRUE(config.ok()) << config.status();
+  const auto plan = MakePlan(**file, {1}, 1);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const auto device = OpenDevice("emulated");
+  ASSERT_TRUE(device.ok()) << device.status();
+  const auto shard =
+      DeviceShard::Create(file->get(), *config, SpecOfRank(*plan, 0), {}, device->get());
+  EXPECT_EQ(shard.status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(shard.status().message()),
+              ::testing::AllOf(::testing::HasSubstr("heads of 6 values"),
+                               ::testing::HasSubstr("--gpu-device none")));
 }
 
 TEST(DeviceMemory, MoreThanTheBudgetIsRefusedWithWhatEachPartTakes) {

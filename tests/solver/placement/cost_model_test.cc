@@ -45,7 +45,7 @@ TEST(CostModel, AddsAttentionSlowestRankAndLosses) {
   std::vector<std::vector<double>> touched = {{900, 800, 700, 600, 500, 400, 300, 200}};
   cost.Predict(touched, &plan);
   const double gpu = 1e-3 / (1000 * kGpuShare), cpu = 1e-3 / (10 * kCpuShare);
-  const double attention = (4e6 + 1000 * 2 * 2 * 1000) * gpu;
+  const double attention = (4e6 + 1000 * 2 * 2 * 4 * 256) * gpu;  // heads of 250 take 256
   const double ffn = std::max(3900 * gpu, 500 * cpu);
   const double losses = 20 + 7 + 2 * 4000 / 10e3;
   EXPECT_NEAR(plan.predicted_us, attention + ffn + losses + 1e5 * gpu, 0.06);

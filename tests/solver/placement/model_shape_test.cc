@@ -43,6 +43,7 @@ TEST(ShapeOfGguf, CountsEveryByteThatRanksHold) {
   EXPECT_EQ(shape->config.activation, Activation::kRelu);
   EXPECT_DOUBLE_EQ(shape->weight_bits, 8.5);
   EXPECT_DOUBLE_EQ(shape->kv_token_bytes(), 2 * 2 * 2 * 32);
+  EXPECT_DOUBLE_EQ(shape->gpu_kv_token_bytes(), 2 * 2 * 2 * 32);
 }
 
 TEST(ShapeOfGguf, NamesWhatIsMissing) {
