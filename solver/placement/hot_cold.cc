@@ -51,6 +51,17 @@ class Planner {
     return fleet_;
   }
 
+  // Whether GPUs can hold all layers' attention and what they keep of the context.
+  bool AllAttentionFits() {
+    if (!Prepare().ok()) return false;
+    PlaceOutput();
+    const std::vector<double> gpus = Speeds(true, false);
+    for (int64_t l = 0; l < n_layers(); ++l) {
+      if (!AddAttention(l, gpus, false)) return false;
+    }
+    return true;
+  }
+
   // Layers that GPUs can hold as a whole, with nothing else on them.
   int64_t WholeLayersThatFit() {
     if (!Prepare().ok()) return 0;
@@ -464,6 +475,20 @@ bool WantsTail(const Hardware& hardware, const absl::StatusOr<PlannedFleet>& fle
   return false;
 }
 
+constexpr int64_t kTile = 256;  // positions, of a GPU's attention
+
+// The most of a session's context that GPUs can keep with all layers' attention, in tiles; half of
+// it where they can't even have that.
+int64_t TilesOnGpus(const Problem& problem) {
+  const int64_t all = SessionContext(problem.request) / kTile;
+  int64_t most = 0;
+  for (int64_t above = all; above - most > 1;) {
+    const int64_t tiles = (most + above) / 2;
+    (problem.MakePlanner(tiles * kTile).AllAttentionFits() ? most : above) = tiles;
+  }
+  return most > 0 ? most : all / 2;
+}
+
 }  // namespace
 
 absl::StatusOr<PlannedFleet> PlanHotCold(const ModelShape& shape, const Hardware& hardware,
@@ -486,9 +511,8 @@ absl::StatusOr<PlannedFleet> PlanHotCold(const ModelShape& shape, const Hardware
   const Problem problem = {shape, hardware, firing, modes, request};
   absl::StatusOr<PlannedFleet> best = PlanWithContext(problem, n_whole, /*gpu_ctx=*/0);
   if (!WantsTail(hardware, best)) return best;
-  constexpr int64_t kTile = 256;  // of a GPU's attention
-  for (int64_t gpu_ctx = SessionContext(request) / 2; gpu_ctx >= kTile; gpu_ctx /= 2) {
-    KeepFaster(PlanWithContext(problem, n_whole, gpu_ctx / kTile * kTile), &best);
+  for (int64_t tiles = TilesOnGpus(problem); tiles > 0; tiles /= 2) {
+    KeepFaster(PlanWithContext(problem, n_whole, tiles * kTile), &best);
   }
   return best;
 }
