@@ -62,14 +62,19 @@ class EmulatedDevice : public Device {
   kernels::DeviceStream* stream() override {
     return reinterpret_cast<kernels::DeviceStream*>(&stream_);
   }
+  // A card of as much memory as the machine had to give.
   absl::StatusOr<DeviceMemory> Memory() const override {
-    const int64_t free = AvailableMemoryBytes();
-    return DeviceMemory{free, free};
+    return DeviceMemory{memory_bytes_ - taken_bytes_, memory_bytes_};
   }
   // What a card of today has, so that plans for it look like a card's.
   double gbps() const override { return 1000; }
 
   absl::StatusOr<uint8_t*> Allocate(int64_t n_bytes) override {
+    ASSIGN_OR_RETURN(uint8_t * block, AllocateHost(n_bytes));
+    taken_bytes_ += n_bytes;
+    return block;
+  }
+  absl::StatusOr<uint8_t*> AllocateHost(int64_t n_bytes) override {
     const auto size = static_cast<size_t>(n_bytes);
     void* block = FailsAt(Fault::kAllocate)
                       ? nullptr
@@ -84,7 +89,6 @@ class EmulatedDevice : public Device {
     blocks_.push_back(static_cast<uint8_t*>(block));
     return blocks_.back();
   }
-  absl::StatusOr<uint8_t*> AllocateHost(int64_t n_bytes) override { return Allocate(n_bytes); }
   void FreeHost(uint8_t* memory) override {
     std::erase(blocks_, memory);
     ::operator delete(memory, std::align_val_t(kAlignment));
@@ -156,6 +160,8 @@ class EmulatedDevice : public Device {
   int64_t n_calls_ = 0;  // of FailsAt
   kernels::simt::Device device_;
   kernels::simt::Stream stream_{&device_};
+  const int64_t memory_bytes_ = AvailableMemoryBytes();
+  int64_t taken_bytes_ = 0;  // of the device's memory
   std::vector<uint8_t*> blocks_;
 };
 

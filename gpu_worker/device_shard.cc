@@ -9,13 +9,10 @@
 #include "common/util/status_macros.h"
 #include "fmt/format.h"
 #include "gpu_worker/carver.h"
+#include "gpu_worker/memory_need.h"
 
 namespace thermocline {
-namespace {
-
-constexpr double kGib = 1024.0 * 1024 * 1024;
-
-}  // namespace
+namespace {}  // namespace
 
 absl::StatusOr<std::unique_ptr<DeviceShard>> DeviceShard::Create(
     const GgufFile* file, const ModelConfig& config, const ShardSpec& spec, const Options& options,
@@ -84,20 +81,21 @@ int64_t DeviceShard::PlaceKv(uint8_t* base, kernels::DeviceKv* kv) const {
 absl::Status DeviceShard::TakeMemory() {
   for (const Job& job : jobs_) weight_bytes_ += AlignedImage(job.pack.n_bytes);
   const int64_t workspace = AlignedImage(options_.workspace_bytes);
-  const int64_t streamed = stream_ != nullptr ? stream_->area_bytes() : 0;
-  const int64_t total = weight_bytes_ + kv_bytes_ + workspace + streamed;
+  const auto holds_some = [](const DeviceLayer& l) { return l.n_kv_heads > 0 || l.n_neurons > 0; };
   ASSIGN_OR_RETURN(const DeviceMemory memory, device_->Memory());
-  const int64_t budget = options_.budget_bytes;
-  const int64_t limit = budget > 0 ? std::min(budget, memory.free_bytes) : memory.free_bytes;
-  if (total > limit) {
-    return absl::ResourceExhaustedError(fmt::format(
-        "{}: weights {:.2f} GiB, KV cache {:.2f} GiB and buffers {:.2f} GiB are more than the "
-        "{:.2f} "
-        "GiB that may be taken; lower --gpu-layers or --vram-budget in the plan, or --ctx-size",
-        device_->name(), static_cast<double>(weight_bytes_) / kGib,
-        static_cast<double>(kv_bytes_) / kGib, static_cast<double>(workspace + streamed) / kGib,
-        static_cast<double>(limit) / kGib));
+  const MemoryNeed need = {
+      .weight_bytes = weight_bytes_,
+      .kv_bytes = kv_bytes_,
+      .buffer_bytes = workspace + (stream_ != nullptr ? stream_->area_bytes() : 0),
+      .budget_bytes = options_.budget_bytes,
+      .free_bytes = memory.free_bytes,
+      .n_ctx = options_.n_ctx,
+      .n_layers = std::count_if(layers_.begin(), layers_.end(), holds_some)};
+  if (!need.fits()) {
+    return absl::ResourceExhaustedError(fmt::format("{}: {}", device_->name(), need.Describe()));
   }
+  const int64_t total = need.total_bytes();
+  buffer_bytes_ = need.buffer_bytes;
   ASSIGN_OR_RETURN(uint8_t * memory_at, device_->Allocate(std::max(total, kImageAlignment)));
   for (Job& job : jobs_) {
     job.at = memory_at;

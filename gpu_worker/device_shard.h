@@ -75,6 +75,7 @@ class DeviceShard {
   int64_t workspace_bytes() const { return options_.workspace_bytes; }
   int64_t weight_bytes() const { return weight_bytes_; }
   int64_t kv_bytes() const { return kv_bytes_; }
+  int64_t buffer_bytes() const { return buffer_bytes_; }  // all the rest
 
  private:
   // Something to be packed on the host and sent. place gets its address on the device.
@@ -113,7 +114,7 @@ class DeviceShard {
   uint8_t *kv_ = nullptr, *workspace_ = nullptr;
   std::vector<Job> jobs_;
   std::unique_ptr<DeviceStream> stream_;
-  int64_t weight_bytes_ = 0, kv_bytes_ = 0;
+  int64_t weight_bytes_ = 0, kv_bytes_ = 0, buffer_bytes_ = 0;
 };
 
 }  // namespace thermocline

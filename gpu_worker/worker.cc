@@ -3,6 +3,7 @@
 
 #include "common/util/status_macros.h"
 #include "fmt/format.h"
+#include "gpu_worker/memory_need.h"
 
 namespace thermocline {
 namespace {
@@ -38,6 +39,9 @@ absl::StatusOr<worker::v1::ConfigureResponse> GpuWorker::SetUp(
   RETURN_IF_ERROR(CheckNumbers(request));
   RETURN_IF_ERROR(CheckRange("memory_bytes", request.memory_bytes(), 0, int64_t{1} << 50));
   ASSIGN_OR_RETURN(device_, OpenDevice(request.device()));
+  ASSIGN_OR_RETURN(const DeviceMemory memory, device_->Memory());
+  free_bytes_ = memory.free_bytes;
+  promised_bytes_ = request.memory_bytes();
   forward_options_ = {model.exchange_shape.max_tokens,
                       model.exchange_shape.max_logit_rows,
                       request.n_slots(),
@@ -68,7 +72,8 @@ absl::StatusOr<worker::v1::ConfigureResponse> GpuWorker::SetUp(
 absl::Status GpuWorker::Load(const std::function<bool(int64_t, int64_t)>& on_progress) {
   RETURN_IF_ERROR(shard_->Load(on_progress));
   ASSIGN_OR_RETURN(forward_, DeviceForward::Create(shard_.get(), device_.get(), forward_options_));
-  return absl::OkStatus();
+  ASSIGN_OR_RETURN(const DeviceMemory memory, device_->Memory());
+  return CheckTaken(device_->name(), promised_bytes_, free_bytes_ - memory.free_bytes);
 }
 
 absl::Status GpuWorker::RunSteps(Exchange& exchange) { return forward_->Serve(exchange); }
@@ -84,6 +89,7 @@ void GpuWorker::Drop() {
 void GpuWorker::FillStats(worker::v1::StatsResponse* response) const {
   response->set_weight_bytes(shard_->weight_bytes());
   response->set_kv_bytes(shard_->kv_bytes());
+  response->set_buffer_bytes(shard_->buffer_bytes());
   response->set_n_threads(1);
   response->set_device(device_->description());
   if (forward_ == nullptr) return;

@@ -35,6 +35,8 @@ class GpuWorker : public PhasedRank {
   std::unique_ptr<DeviceShard> shard_;
   std::unique_ptr<DeviceForward> forward_;
   DeviceForward::Options forward_options_;
+  int64_t free_bytes_ = 0;      // of the device's memory, before anything was taken
+  int64_t promised_bytes_ = 0;  // by the plan; 0: nothing
 };
 
 }  // namespace thermocline

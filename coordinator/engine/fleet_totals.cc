@@ -89,7 +89,8 @@ FleetTotals TotalsOf(const std::vector<worker::v1::StatsResponse>& ranks) {
 std::string RankTable(const std::vector<worker::v1::StatsResponse>& ranks) {
   constexpr double kMib = 1024.0 * 1024;
   const FleetTotals totals = TotalsOf(ranks);
-  std::string table = "rank  weights MiB  KV cache MiB  us a step  of them waiting  firings\n";
+  std::string table =
+      "rank  weights MiB  KV cache MiB  buffers MiB  us a step  of them waiting  firings\n";
   for (const worker::v1::StatsResponse& rank : ranks) {
     const worker::v1::StepTimes& t = rank.times();
     const bool is_gpu = !rank.device().empty();
@@ -101,9 +102,11 @@ std::string RankTable(const std::vector<worker::v1::StatsResponse>& ranks) {
     uint64_t fired = 0;
     for (const worker::v1::FfnCounts& layer : rank.ffn()) fired += layer.fired();
     table += fmt::format(
-        "{:4}  {:11.1f}  {:12.1f}  {:9.0f}  {:>15}  {:>7}  {}\n", rank.rank(),
+        "{:4}  {:11.1f}  {:12.1f}  {:>11}  {:9.0f}  {:>15}  {:>7}  {}\n", rank.rank(),
         static_cast<double>(rank.weight_bytes()) / kMib,
-        static_cast<double>(rank.kv_bytes()) / kMib, static_cast<double>(all_ns) / steps,
+        static_cast<double>(rank.kv_bytes()) / kMib,
+        is_gpu ? fmt::format("{:.1f}", static_cast<double>(rank.buffer_bytes()) / kMib) : "-",
+        static_cast<double>(all_ns) / steps,
         is_gpu ? "-" : fmt::format("{:.0f}", static_cast<double>(t.exchange_ns()) / steps),
         totals.fired == 0 ? "-"
                           : fmt::format("{:.1f} %", 100.0 * static_cast<double>(fired) /
