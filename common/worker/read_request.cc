@@ -1,6 +1,7 @@
 // The fields of a ConfigureRequest against the model's dimensions.
 #include "common/worker/read_request.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "common/util/status_macros.h"
@@ -68,6 +69,16 @@ bool IsTailOf(const ModelConfig& config, const TailShape& tail) {
                              tail.n_kv_heads == config.n_kv_heads && tail.d_head == config.d_head);
 }
 
+absl::Status CheckStreaming(const ShardSpec& spec) {
+  const bool streams = std::any_of(spec.layers.begin(), spec.layers.end(),
+                                   [](const auto& layer) { return !layer.streamed.empty(); });
+  const bool is_never = spec.stream_tokens == 0;
+  if (is_never ? !streams : spec.stream_tokens >= kMinStreamTokens) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("stream_tokens {} is not {} or more, nor 0 without streamed neurons",
+                  spec.stream_tokens, kMinStreamTokens));
+}
+
 }  // namespace
 
 absl::StatusOr<ShardSpec> SpecFromRequest(const worker::v1::ConfigureRequest& request,
@@ -100,10 +111,7 @@ absl::StatusOr<ShardSpec> SpecFromRequest(const worker::v1::ConfigureRequest& re
   }
   spec.f32_activations = request.f32_activations();
   spec.stream_tokens = request.stream_tokens();
-  if (spec.stream_tokens != 0 && spec.stream_tokens < kMinStreamTokens) {
-    return absl::InvalidArgumentError(
-        fmt::format("stream_tokens {} is below {}", spec.stream_tokens, kMinStreamTokens));
-  }
+  RETURN_IF_ERROR(CheckStreaming(spec));
   ASSIGN_OR_RETURN(spec.vocab, ReadRange(request.vocab(), config.n_vocab, 1, "vocab"));
   return spec;
 }

@@ -150,6 +150,14 @@ TEST_F(WorkerTest, NumbersThatDoNotFitTheModelAreRefused) {
          r.mutable_layers(0)->add_neuron_bounds(0);
          r.mutable_layers(0)->add_neuron_bounds(32);
        }},
+      {"streamed neurons", [](Request& r) { r.mutable_layers(0)->add_streamed_bounds(32); }},
+      {"stream_tokens",
+       [](Request& r) {
+         r.mutable_layers(0)->add_streamed_bounds(0);
+         r.mutable_layers(0)->add_streamed_bounds(32);
+       }},
+      {"stream_tokens", [](Request& r) { r.set_stream_tokens(kMinStreamTokens - 1); }},
+      {"stream_tokens", [](Request& r) { r.set_stream_tokens(-1); }},
       {"mode", [](Request& r) { r.mutable_layers(0)->set_mode(worker::v1::LayerShard::Mode(9)); }},
       {"sketch_bits",
        [](Request& r) { r.mutable_layers(0)->set_mode(worker::v1::LayerShard::SKETCH); }},
