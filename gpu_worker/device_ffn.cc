@@ -41,7 +41,7 @@ DeviceFfn::Sizes DeviceFfn::SizesOf(const ModelConfig& config, const ShardSpec& 
     if (spec.layers[i].mode != Sparsity::kPredict || predictor == nullptr) continue;
     sizes.max_rank = std::max(sizes.max_rank, predictor->layers[i].rank);
   }
-  sizes.max_streamed = DeviceStream::MaxNeurons(spec);
+  sizes.max_streamed = NeuronStreamer::MaxNeurons(spec);
   return sizes;
 }
 
@@ -144,10 +144,10 @@ absl::Status DeviceFfn::Run(int64_t index, const Input& input, float* out,
 absl::Status DeviceFfn::RunStreamed(int64_t index, const Input& input, float* out,
                                     const std::function<absl::Status()>& await) {
   static_assert(kMinStreamTokens >= kGemmTokens);
-  DeviceStream* stream = shard_->stream();
+  NeuronStreamer* streamer = shard_->streamer();
   bool adds = shard_->layers()[index].n_neurons > 0;
-  for (int64_t i = 0; i < stream->n_chunks(index); ++i) {
-    ASSIGN_OR_RETURN(const DeviceStream::Chunk chunk, stream->Load(index, i, await));
+  for (int64_t i = 0; i < streamer->n_chunks(index); ++i) {
+    ASSIGN_OR_RETURN(const NeuronStreamer::Chunk chunk, streamer->Load(index, i, await));
     const int64_t n_neurons = chunk.gate.n_rows;
     RETURN_IF_ERROR(product_->SetInput(input.normed, sizes_.d_model, sizes_.d_model, n_tokens_));
     RETURN_IF_ERROR(product_->Multiply(chunk.gate, buffers_.gate, neuron_stride_));

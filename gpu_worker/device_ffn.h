@@ -9,7 +9,7 @@
 // so many tokens hardly a neuron is needed by none. What a token's mask rules out adds nothing
 // there either. Their bits are not those of smaller steps.
 //
-// Of CPU ranks' neurons that such a step streams (device_stream.h) all are computed, as in mode
+// Of CPU ranks' neurons that such a step streams (neuron_streamer.h) all are computed, as in mode
 // off. They are not counted.
 //
 // Mode sketch is computed as exact is: the hot neurons' gates are read in full.
@@ -64,8 +64,8 @@ class DeviceFfn {
   absl::Status BeginStep();
   // Whether the staged step does, of this layer.
   bool streams(int64_t layer) const {
-    return shard_->stream() != nullptr && n_tokens_ >= shard_->spec().stream_tokens &&
-           shard_->stream()->n_chunks(layer) > 0;
+    return shard_->streamer() != nullptr && n_tokens_ >= shard_->spec().stream_tokens &&
+           shard_->streamer()->n_chunks(layer) > 0;
   }
   // Into out [n_tokens, d_model], this rank's partial sum, of a layer with neurons or one that
   // streams. await: of steps that stream, returns when the device has done all.

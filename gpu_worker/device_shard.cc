@@ -54,9 +54,9 @@ absl::StatusOr<std::unique_ptr<DeviceShard>> DeviceShard::Create(
   shard->AddMatrix(file, output, {spec.vocab}, {0, config.d_model}, &shard->output_);
   shard->AddVector(file, shard->Tensor(Role::kOutputNorm, 0), {{0, config.d_model}},
                    &shard->output_norm_);
-  if (DeviceStream::MaxNeurons(spec) > 0) {
-    shard->stream_ =
-        std::make_unique<DeviceStream>(file, &shard->spec_, shard->config_.d_model, device);
+  if (NeuronStreamer::MaxNeurons(spec) > 0) {
+    shard->streamer_ =
+        std::make_unique<NeuronStreamer>(file, &shard->spec_, shard->config_.d_model, device);
   }
   RETURN_IF_ERROR(shard->TakeMemory());
   return shard;
@@ -86,7 +86,7 @@ absl::Status DeviceShard::TakeMemory() {
   const MemoryNeed need = {
       .weight_bytes = weight_bytes_,
       .kv_bytes = kv_bytes_,
-      .buffer_bytes = workspace + (stream_ != nullptr ? stream_->area_bytes() : 0),
+      .buffer_bytes = workspace + (streamer_ != nullptr ? streamer_->area_bytes() : 0),
       .budget_bytes = options_.budget_bytes,
       .free_bytes = memory.free_bytes,
       .n_ctx = options_.n_ctx,
@@ -105,7 +105,7 @@ absl::Status DeviceShard::TakeMemory() {
   kv_ = memory_at;
   for (DeviceLayer& layer : layers_) memory_at += PlaceKv(memory_at, &layer.kv);
   workspace_ = memory_at;
-  return stream_ != nullptr ? stream_->SetUp(workspace_ + workspace) : absl::OkStatus();
+  return streamer_ != nullptr ? streamer_->SetUp(workspace_ + workspace) : absl::OkStatus();
 }
 
 const GgufTensor* DeviceShard::Tensor(Role role, int64_t layer) const {

@@ -15,7 +15,7 @@
 #include "common/model/tensor_table.h"
 #include "common/worker/shard_spec.h"
 #include "gpu_worker/device.h"
-#include "gpu_worker/device_stream.h"
+#include "gpu_worker/neuron_streamer.h"
 #include "gpu_worker/packing.h"
 
 namespace thermocline {
@@ -70,7 +70,7 @@ class DeviceShard {
   const float* rope_factors() const {  // [n_rot / 2], on the host; or null
     return rope_factors_.empty() ? nullptr : rope_factors_.data();
   }
-  DeviceStream* stream() const { return stream_.get(); }  // null: nothing is streamed
+  NeuronStreamer* streamer() const { return streamer_.get(); }  // null: nothing is streamed
   uint8_t* workspace() const { return workspace_; }
   int64_t workspace_bytes() const { return options_.workspace_bytes; }
   int64_t weight_bytes() const { return weight_bytes_; }
@@ -113,7 +113,7 @@ class DeviceShard {
   const float* output_norm_ = nullptr;
   uint8_t *kv_ = nullptr, *workspace_ = nullptr;
   std::vector<Job> jobs_;
-  std::unique_ptr<DeviceStream> stream_;
+  std::unique_ptr<NeuronStreamer> streamer_;
   int64_t weight_bytes_ = 0, kv_bytes_ = 0, buffer_bytes_ = 0;
 };
 

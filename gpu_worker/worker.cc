@@ -60,7 +60,7 @@ absl::StatusOr<worker::v1::ConfigureResponse> GpuWorker::SetUp(
   ASSIGN_OR_RETURN(shard_,
                    DeviceShard::Create(model.file.get(), model.config, model.spec, options,
                                        device_.get(), model.of_predictor(), &model.predictor));
-  if (shard_->stream() != nullptr) file_ = model.file;
+  if (shard_->streamer() != nullptr) file_ = model.file;
   worker::v1::ConfigureResponse response;
   response.set_device(device_->description());
   response.set_weight_bytes(shard_->weight_bytes());

@@ -27,7 +27,7 @@ constexpr double kDownTokens = 16, kNeuronChunk = 64, kAttendTile = 256, kAttend
 // Of device_product.h and gemm.h: from so many tokens on, weights in f16 and cuBLAS's own.
 constexpr int64_t kGemmTokens = 48;
 constexpr double kTileBytes = 32.0 * 1024 * 1024, kGemmBytes = 32.0 * 1024 * 1024;
-constexpr int64_t kStreamNeurons = 1024 + 32;  // of device_stream.h, at most
+constexpr int64_t kStreamNeurons = 1024 + 32;  // of neuron_streamer.h, at most
 
 // Buffers of a step, all ranks taken as the widest can be: values of d_ff and of d_model a token
 // (forward.h, sparse_ffn.h), and logits.

@@ -21,12 +21,12 @@ namespace thermocline {
 // millisecond of a link of 26 GB/s, long beside the start of the threads that pack it.
 inline constexpr int64_t kStreamNeurons = 1024;
 
-class DeviceStream {
+class NeuronStreamer {
  public:
   // Neurons of the largest chunk; 0: nothing is streamed.
   static int64_t MaxNeurons(const ShardSpec& spec);
   // All must outlive the object. The spec streams.
-  DeviceStream(const GgufFile* file, const ShardSpec* spec, int64_t d_model, Device* device);
+  NeuronStreamer(const GgufFile* file, const ShardSpec* spec, int64_t d_model, Device* device);
 
   int64_t area_bytes() const { return area_bytes_; }  // of the device, for a chunk at a time
   // area: 256-byte aligned. Takes as much pinned memory twice.

@@ -1,5 +1,5 @@
 // Cuts layers into chunks, packs and sends them.
-#include "gpu_worker/device_stream.h"
+#include "gpu_worker/neuron_streamer.h"
 
 #include <algorithm>
 
@@ -16,7 +16,7 @@ std::vector<std::vector<Range>> ChunksOf(const std::vector<Range>& neurons) {
 
 }  // namespace
 
-int64_t DeviceStream::MaxNeurons(const ShardSpec& spec) {
+int64_t NeuronStreamer::MaxNeurons(const ShardSpec& spec) {
   int64_t most = 0;
   for (const ShardSpec::Layer& layer : spec.layers) {
     for (const std::vector<Range>& chunk : ChunksOf(layer.streamed)) {
@@ -26,8 +26,8 @@ int64_t DeviceStream::MaxNeurons(const ShardSpec& spec) {
   return most;
 }
 
-DeviceStream::DeviceStream(const GgufFile* file, const ShardSpec* spec, int64_t d_model,
-                           Device* device)
+NeuronStreamer::NeuronStreamer(const GgufFile* file, const ShardSpec* spec, int64_t d_model,
+                               Device* device)
     : file_(file), d_model_(d_model), device_(device) {
   for (const ShardSpec::Layer& layer : spec->layers) {
     chunks_.push_back(ChunksOf(layer.streamed));
@@ -39,7 +39,7 @@ DeviceStream::DeviceStream(const GgufFile* file, const ShardSpec* spec, int64_t 
   }
 }
 
-absl::Status DeviceStream::SetUp(uint8_t* area) {
+absl::Status NeuronStreamer::SetUp(uint8_t* area) {
   area_ = area;
   for (uint8_t*& image : images_) {
     ASSIGN_OR_RETURN(image, device_->AllocateHost(area_bytes_));
@@ -48,8 +48,8 @@ absl::Status DeviceStream::SetUp(uint8_t* area) {
   return absl::OkStatus();
 }
 
-std::vector<PackJob> DeviceStream::JobsOf(int64_t layer, const std::vector<Range>& neurons,
-                                          Chunk* chunk) const {
+std::vector<PackJob> NeuronStreamer::JobsOf(int64_t layer, const std::vector<Range>& neurons,
+                                            Chunk* chunk) const {
   const auto rows = [&](Role role, kernels::DeviceMatrix* matrix) {
     const GgufTensor* tensor = FindRole(*file_, role, layer);
     THERMOCLINE_CHECK(tensor != nullptr);  // CheckTensors has seen the file
@@ -59,8 +59,8 @@ std::vector<PackJob> DeviceStream::JobsOf(int64_t layer, const std::vector<Range
           PackNeurons(file_, layer, neurons, d_model_, &chunk->down)};
 }
 
-absl::StatusOr<DeviceStream::Chunk> DeviceStream::Load(int64_t layer, int64_t index,
-                                                       const std::function<absl::Status()>& await) {
+absl::StatusOr<NeuronStreamer::Chunk> NeuronStreamer::Load(
+    int64_t layer, int64_t index, const std::function<absl::Status()>& await) {
   Chunk chunk;
   const std::vector<PackJob> jobs = JobsOf(layer, chunks_[layer][index], &chunk);
   Pack(jobs, images_[0]);

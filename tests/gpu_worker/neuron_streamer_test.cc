@@ -1,6 +1,6 @@
 // Long prompts whose cold neurons GPU ranks read from the file: what they compute is what all ranks
 // together compute, and shorter steps do not change by a bit.
-#include "gpu_worker/device_stream.h"
+#include "gpu_worker/neuron_streamer.h"
 
 #include <gtest/gtest.h>
 
