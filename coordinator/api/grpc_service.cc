@@ -34,4 +34,12 @@ grpc::Status GrpcService::ListModels(grpc::ServerContext* context,
   return grpc::Status::OK;
 }
 
+grpc::Status GrpcService::Stats(grpc::ServerContext* context, const v1::StatsRequest* request,
+                                v1::StatsResponse* response) {
+  absl::StatusOr<v1::StatsResponse> result = inference_->Stats();
+  if (!result.ok()) return ToGrpc(result.status());
+  *response = *std::move(result);
+  return grpc::Status::OK;
+}
+
 }  // namespace thermocline

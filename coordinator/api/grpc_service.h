@@ -19,6 +19,8 @@ class GrpcService final : public v1::Inference::Service {
                           v1::DetokenizeResponse* response) override;
   grpc::Status ListModels(grpc::ServerContext* context, const v1::ListModelsRequest* request,
                           v1::ListModelsResponse* response) override;
+  grpc::Status Stats(grpc::ServerContext* context, const v1::StatsRequest* request,
+                     v1::StatsResponse* response) override;
 
  private:
   Inference* inference_;

@@ -37,6 +37,9 @@ class LocalClient final : public InferenceClient {
   absl::StatusOr<v1::ListModelsResponse> ListModels(const Inference::IsCancelled&) override {
     return inference_->ListModels();
   }
+  absl::StatusOr<v1::StatsResponse> Stats(const Inference::IsCancelled&) override {
+    return inference_->Stats();
+  }
 
  private:
   std::unique_ptr<Inference> inference_;
@@ -94,6 +97,10 @@ class RemoteClient final : public InferenceClient {
       const Inference::IsCancelled& is_cancelled) override {
     return Call<v1::ListModelsResponse>(&v1::Inference::Stub::ListModels, v1::ListModelsRequest(),
                                         kConnectTimeout, is_cancelled);
+  }
+  absl::StatusOr<v1::StatsResponse> Stats(const Inference::IsCancelled& is_cancelled) override {
+    return Call<v1::StatsResponse>(&v1::Inference::Stub::Stats, v1::StatsRequest(), kConnectTimeout,
+                                   is_cancelled);
   }
 
  private:

@@ -27,6 +27,7 @@ class InferenceClient {
       const v1::TokenizeRequest& request, const Inference::IsCancelled& is_cancelled) = 0;
   virtual absl::StatusOr<v1::ListModelsResponse> ListModels(
       const Inference::IsCancelled& is_cancelled) = 0;
+  virtual absl::StatusOr<v1::StatsResponse> Stats(const Inference::IsCancelled& is_cancelled) = 0;
 };
 
 std::unique_ptr<InferenceClient> MakeLocalClient(std::unique_ptr<Inference> inference);

@@ -70,10 +70,12 @@ absl::Status Write(const Program& program, const MainOptions& options) {
     if (!program.quiet()) std::fputc('\n', stderr);  // the text rarely ends its line
     program.Note("timings\n" + timings.Text());
     if (own != nullptr && own->state().ok()) {
-      ASSIGN_OR_RETURN(const std::vector<worker::v1::StatsResponse> stats, own->Stats());
-      const FleetTotals totals = TotalsOf(stats);
+      ASSIGN_OR_RETURN(const FleetTotals totals, own->Totals());
       if (totals.leaves_out()) program.Note(totals.Describe());
-      if (program.verbose()) program.Detail(RankTable(stats));
+    }
+    if (program.verbose() && status.ok()) {
+      ASSIGN_OR_RETURN(const v1::StatsResponse stats, client->Stats(StopSignals::IsStopped));
+      program.Detail(RankTable(stats));
     }
   }
   return status;

@@ -161,6 +161,12 @@ absl::StatusOr<std::vector<worker::v1::StatsResponse>> Fleet::Stats() {
   return all;
 }
 
+absl::StatusOr<v1::StatsResponse> Fleet::DescribeRanks() {
+  RETURN_IF_ERROR(state());
+  ASSIGN_OR_RETURN(const std::vector<worker::v1::StatsResponse> stats, Stats());
+  return StatsForClients(stats);
+}
+
 absl::Status Fleet::SaveTrace() {
   RETURN_IF_ERROR(state());
   std::vector<RankTrace> ranks;

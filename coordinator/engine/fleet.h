@@ -74,6 +74,7 @@ class Fleet : public Stepper {
   const Plan& plan() const { return plan_; }
   const Tokenizer& tokenizer() const override { return model_->tokenizer(); }
   v1::Model Describe() const override;
+  absl::StatusOr<v1::StatsResponse> DescribeRanks() override;
   int64_t n_ctx() const override { return n_ctx_; }
   int64_t batch_size() const override { return options_.batch_size; }
   int64_t max_logit_rows() const { return options_.max_logit_rows; }

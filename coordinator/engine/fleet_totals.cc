@@ -86,32 +86,57 @@ FleetTotals TotalsOf(const std::vector<worker::v1::StatsResponse>& ranks) {
   return totals;
 }
 
-std::string RankTable(const std::vector<worker::v1::StatsResponse>& ranks) {
-  constexpr double kMib = 1024.0 * 1024;
+v1::StatsResponse StatsForClients(const std::vector<worker::v1::StatsResponse>& ranks) {
   const FleetTotals totals = TotalsOf(ranks);
-  std::string table =
-      "rank  weights MiB  KV cache MiB  buffers MiB  us a step  of them waiting  firings\n";
+  v1::StatsResponse response;
+  response.set_computed_share(totals.ComputedShare());
+  response.set_fired_share(totals.FiredShare());
+  response.set_hot_share(totals.HotShare());
+  response.set_hot_hit_rate(totals.HotHitRate());
   for (const worker::v1::StatsResponse& rank : ranks) {
     const worker::v1::StepTimes& t = rank.times();
     const bool is_gpu = !rank.device().empty();
-    const double steps = std::max<double>(static_cast<double>(rank.steps()), 1) * 1e3;
     const int64_t all_ns = is_gpu
                                ? t.step_ns()
                                : t.attention_ns() + t.choose_ns() + t.gate_ns() + t.up_ns() +
                                      t.down_ns() + t.exchange_ns() + t.output_ns() + t.other_ns();
+    const auto us_a_step = [&](int64_t ns) {
+      return static_cast<double>(ns) /
+             (std::max<double>(static_cast<double>(rank.steps()), 1) * 1e3);
+    };
     uint64_t fired = 0;
     for (const worker::v1::FfnCounts& layer : rank.ffn()) fired += layer.fired();
-    table += fmt::format(
-        "{:4}  {:11.1f}  {:12.1f}  {:>11}  {:9.0f}  {:>15}  {:>7}  {}\n", rank.rank(),
-        static_cast<double>(rank.weight_bytes()) / kMib,
-        static_cast<double>(rank.kv_bytes()) / kMib,
-        is_gpu ? fmt::format("{:.1f}", static_cast<double>(rank.buffer_bytes()) / kMib) : "-",
-        static_cast<double>(all_ns) / steps,
-        is_gpu ? "-" : fmt::format("{:.0f}", static_cast<double>(t.exchange_ns()) / steps),
-        totals.fired == 0 ? "-"
-                          : fmt::format("{:.1f} %", 100.0 * static_cast<double>(fired) /
-                                                        static_cast<double>(totals.fired)),
-        is_gpu ? rank.device() : fmt::format("{} threads, {}", rank.n_threads(), rank.isa()));
+    v1::RankStats* stats = response.add_ranks();
+    stats->set_rank(rank.rank());
+    stats->set_what(is_gpu ? rank.device()
+                           : fmt::format("{} thread{}, {}", rank.n_threads(),
+                                         rank.n_threads() == 1 ? "" : "s", rank.isa()));
+    stats->set_is_gpu(is_gpu);
+    stats->set_carrier(rank.carrier());
+    stats->set_weight_bytes(rank.weight_bytes());
+    stats->set_kv_bytes(rank.kv_bytes());
+    stats->set_buffer_bytes(rank.buffer_bytes());
+    stats->set_steps(rank.steps());
+    stats->set_step_us(us_a_step(all_ns));
+    stats->set_wait_us(us_a_step(t.exchange_ns()));
+    stats->set_firings_share(FleetTotals::Share(fired, totals.fired));
+  }
+  return response;
+}
+
+std::string RankTable(const v1::StatsResponse& stats) {
+  const auto mib = [](int64_t n_bytes) { return static_cast<double>(n_bytes) / (1024.0 * 1024); };
+  const bool has_firings = stats.fired_share() > 0;
+  std::string table =
+      "rank  weights MiB  KV cache MiB  buffers MiB  us a step  of them waiting  firings\n";
+  for (const v1::RankStats& rank : stats.ranks()) {
+    const std::string buffers = fmt::format("{:.1f}", mib(rank.buffer_bytes()));
+    const std::string wait_us = fmt::format("{:.0f}", rank.wait_us());
+    const std::string firings = fmt::format("{:.1f} %", 100 * rank.firings_share());
+    table += fmt::format("{:4}  {:11.1f}  {:12.1f}  {:>11}  {:9.0f}  {:>15}  {:>7}  {}\n",
+                         rank.rank(), mib(rank.weight_bytes()), mib(rank.kv_bytes()),
+                         rank.is_gpu() ? buffers : "-", rank.step_us(),
+                         rank.is_gpu() ? "-" : wait_us, has_firings ? firings : "-", rank.what());
   }
   return table;
 }

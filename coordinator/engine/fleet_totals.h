@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "proto/inference.pb.h"
 #include "proto/worker.pb.h"
 
 namespace thermocline {
@@ -47,7 +48,6 @@ struct FleetTotals {
 
   FleetTotals Since(const FleetTotals& before) const;
 
- private:
   static double Share(uint64_t part, uint64_t whole) {
     return whole == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(whole);
   }
@@ -55,7 +55,9 @@ struct FleetTotals {
 
 FleetTotals TotalsOf(const std::vector<worker::v1::StatsResponse>& ranks);
 
+// What clients are told of the ranks.
+v1::StatsResponse StatsForClients(const std::vector<worker::v1::StatsResponse>& ranks);
 // One line a rank: what it is, its memory, its time a step, its neurons' share of the firings.
-std::string RankTable(const std::vector<worker::v1::StatsResponse>& ranks);
+std::string RankTable(const v1::StatsResponse& stats);
 
 }  // namespace thermocline

@@ -36,6 +36,7 @@ class Inference {
   v1::TokenizeResponse Tokenize(const v1::TokenizeRequest& request) const;
   absl::StatusOr<v1::DetokenizeResponse> Detokenize(const v1::DetokenizeRequest& request) const;
   v1::ListModelsResponse ListModels() const;
+  absl::StatusOr<v1::StatsResponse> Stats() const { return stepper_->DescribeRanks(); }
 
   absl::Status state() const { return stepper_->state(); }  // of the fleet
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/exchange/exchange.h"
 #include "common/model/tokenizer.h"
@@ -26,6 +27,8 @@ class Stepper {
 
   virtual const Tokenizer& tokenizer() const = 0;
   virtual v1::Model Describe() const = 0;  // what clients are told of the model
+  // The same of its ranks; from any thread, also while a step runs.
+  virtual absl::StatusOr<v1::StatsResponse> DescribeRanks() = 0;
   virtual int64_t n_ctx() const = 0;       // positions of a slot
   virtual int64_t batch_size() const = 0;  // tokens of a step, at most
 

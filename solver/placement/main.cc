@@ -22,7 +22,6 @@ constexpr char kUsage[] =
     "  plan --dry-run --shape 70b --type q4_k_m --hidden-activation relu --hardware "
     "\"rtx4090+2x(64GiB,100GB/s)\"";
 constexpr int kExitError = 1, kExitUsage = 2;
-constexpr int64_t kBatchSize = 512;  // of a prompt, as the programs take it if not told otherwise
 
 absl::Status Print(const std::string& text) {
   if (std::fputs(text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0) return absl::OkStatus();
@@ -49,7 +48,7 @@ absl::Status MakePlan(const PlanOptions& options) {
   ASSIGN_OR_RETURN(PlannedFleet fleet, PlanHotCold(inputs.shape, inputs.hardware, inputs.firing,
                                                    inputs.modes, inputs.request));
   fleet.plan.model_hash = inputs.model_hash;
-  const StreamChoice streaming = ChooseStreaming(inputs.shape, inputs.hardware, fleet, kBatchSize);
+  const StreamChoice streaming = ChooseStreaming(inputs.shape, inputs.hardware, fleet, kUsualBatch);
   fleet.plan.stream_tokens = streaming.tokens;
   if (!inputs.model_hash.empty()) {
     RETURN_IF_ERROR(CheckPlan(fleet.plan, inputs.shape.config, inputs.model_hash,
@@ -66,7 +65,7 @@ absl::Status MakePlan(const PlanOptions& options) {
   return Print(fmt::format(
       "prompts of {} tokens and more stream the neurons of CPUs to GPUs: of {} tokens {:.0f} ms "
       "instead of {:.0f}\n",
-      streaming.tokens, kBatchSize, streaming.stream_ms, streaming.cpu_ms));
+      streaming.tokens, kUsualBatch, streaming.stream_ms, streaming.cpu_ms));
 }
 
 int Main(int argc, char** argv) {

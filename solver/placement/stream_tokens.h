@@ -16,6 +16,9 @@
 
 namespace thermocline {
 
+// Tokens of a step, at most, where programs are not told otherwise (--batch-size).
+inline constexpr int64_t kUsualBatch = 512;
+
 struct StreamChoice {
   int64_t tokens = 0;  // as Plan::stream_tokens
   // Of the layers with neurons on CPUs, of a step of batch_size tokens; 0 where tokens is 0.

@@ -6,6 +6,7 @@
 #include "common/plan/plan.h"
 #include "common/util/status_macros.h"
 #include "solver/placement/plan_options.h"
+#include "solver/placement/stream_tokens.h"
 
 namespace thermocline {
 
@@ -42,6 +43,8 @@ absl::Status WriteFolderPlan(const SolveOptions& options, const std::string& fol
   ASSIGN_OR_RETURN(PlannedFleet fleet, PlanHotCold(inputs.shape, inputs.hardware, inputs.firing,
                                                    inputs.modes, inputs.request));
   fleet.plan.model_hash = inputs.model_hash;
+  fleet.plan.stream_tokens =
+      ChooseStreaming(inputs.shape, inputs.hardware, fleet, kUsualBatch).tokens;
   RETURN_IF_ERROR(CheckPlan(fleet.plan, inputs.shape.config, inputs.model_hash, &inputs.profile));
   return WritePlan(fleet.plan, folder + "/plan.json");
 }

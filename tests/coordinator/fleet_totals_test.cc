@@ -36,7 +36,7 @@ TEST(FleetTotals, TheHitRateIsTheGpusShareOfTheFirings) {
   EXPECT_DOUBLE_EQ(totals.HotHitRate(), 0.75);
   EXPECT_THAT(totals.Describe(), HasSubstr("25.0 % of neurons that are hot had 75.0 %"));
   EXPECT_DOUBLE_EQ(totals.Since(totals).HotHitRate(), 0);
-  const std::string table = RankTable({gpu, cpu});
+  const std::string table = RankTable(StatsForClients({gpu, cpu}));
   EXPECT_THAT(table, HasSubstr("75.0 %  cuda:0 (a card)\n"));
   EXPECT_THAT(table, HasSubstr("25.0 %  4 threads, avx2\n"));
   EXPECT_THAT(table, HasSubstr("501"));  // us a step of the CPU rank, 500 of them waiting

@@ -83,6 +83,25 @@ TEST_F(CoordinatorDaemon, ServesTextTokensModelsAndHealth) {
   EXPECT_NE(Generate(Greedy("The king", 8)), "");
 }
 
+TEST_F(CoordinatorDaemon, TellsWhatItsRanksHoldAndDo) {
+  EXPECT_NE(Generate(Greedy("The king", 8)), "");
+  grpc::ClientContext context;
+  v1::StatsResponse stats;
+  ASSERT_TRUE(stub_->Stats(&context, {}, &stats).ok());
+  ASSERT_EQ(stats.ranks_size(), 2);
+  for (const v1::RankStats& rank : stats.ranks()) {
+    EXPECT_EQ(rank.carrier(), "shm");
+    EXPECT_GT(rank.weight_bytes(), 1 << 20);
+    EXPECT_GE(rank.steps(), 8u);
+    EXPECT_GT(rank.step_us(), rank.wait_us());
+  }
+  EXPECT_NEAR(stats.ranks(0).firings_share() + stats.ranks(1).firings_share(), 1, 1e-9);
+  const ChildResult remote = testing::RunChild(
+      {ProgramPath("main"), "--coordinator", address_, "-p", "The", "-n", "1", "--verbose"});
+  EXPECT_EQ(remote.exit_code, 0) << remote.err;
+  EXPECT_THAT(remote.err, HasSubstr("us a step"));
+}
+
 TEST_F(CoordinatorDaemon, MainAsAClientPrintsTheSameText) {
   const ChildResult remote =
       testing::RunChild({ProgramPath("main"), "--coordinator", address_, "-p", "The king", "-n",

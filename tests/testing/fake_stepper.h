@@ -31,6 +31,7 @@ class FakeStepper : public Stepper {
 
   const Tokenizer& tokenizer() const override { return tokenizer_; }
   v1::Model Describe() const override;
+  absl::StatusOr<v1::StatsResponse> DescribeRanks() override { return state(); }
   int64_t n_ctx() const override { return n_ctx_; }
   int64_t batch_size() const override { return batch_size_; }
   absl::Status Run(absl::Span<const TokenInput> tokens) override;
