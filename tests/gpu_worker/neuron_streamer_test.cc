@@ -110,8 +110,8 @@ INSTANTIATE_TEST_SUITE_P(All, StreamingModels,
 
 TEST(Streaming, ChangesShorterStepsByNoBit) {
   StreamingFleet fleet({"Q4_0", TensorType::kQ4_0}, 352);
-  const Plan with = fleet.PlanOf("gc", {1, 2}, kGemmTokens);
-  const Plan without = fleet.PlanOf("gc", {1, 2}, 0);
+  const Plan with = fleet.PlanOf("gc", {1, 2}, kGemmTokens, /*home=*/1);
+  const Plan without = fleet.PlanOf("gc", {1, 2}, 0, /*home=*/1);
   EXPECT_EQ(fleet.Logits(with, kGemmTokens - 1), fleet.Logits(without, kGemmTokens - 1));
   const std::vector<float> by_cpu = fleet.Logits(without, kGemmTokens);
   const std::vector<float> streamed = fleet.Logits(with, kGemmTokens);
@@ -121,7 +121,7 @@ TEST(Streaming, ChangesShorterStepsByNoBit) {
 
 TEST(Streaming, LeavesNothingOutInAnyModeAndCountsNothing) {
   StreamingFleet fleet({"Q4_0", TensorType::kQ4_0}, 352);
-  Plan plan = fleet.PlanOf("gc", {1, 2}, kGemmTokens);
+  Plan plan = fleet.PlanOf("gc", {1, 2}, kGemmTokens, /*home=*/1);
   const std::vector<float> off = fleet.Logits(plan);
   for (LayerPlan& layer : plan.layers) layer.mode = Sparsity::kExact;
   EXPECT_EQ(fleet.Logits(plan), off);
