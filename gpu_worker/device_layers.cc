@@ -263,11 +263,11 @@ absl::Status DeviceLayers::MergeTail(int64_t index) {
   const int64_t first_head = shard_->spec().layers[index].kv_heads.begin * config_.group_size();
   const int64_t of_head = 2 + config_.d_head;
   RETURN_IF_ERROR(
-      device_->Check(ops_.merge_late(device_->stream(), buffers_.attention_state,
+      device_->Check(ops_.merge_tail(device_->stream(), buffers_.attention_state,
                                      tail_.state + first_head * of_head, config_.n_heads * of_head,
                                      n_tokens_, n_heads(shard_->layers()[index]),
                                      static_cast<int32_t>(config_.d_head), buffers_.attention),
-                     "merge_late"));
+                     "merge_tail"));
   return trace_->Mark(TraceOp::kTail);
 }
 

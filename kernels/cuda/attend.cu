@@ -2,7 +2,7 @@
 // merge of tiles. FlashAttention (arXiv 2205.14135) with tiles at absolute places, whose results
 // are merged in ascending order: the order of every sum follows from a token's own positions, so
 // that neither its neighbours in a step nor who computes which tile shows in the bits. Reads of the
-// cache: kv.cuh. What others made of positions that are not in it: merge_late.cu.
+// cache: kv.cuh. What others made of positions that are not in it: merge_tail.cu.
 #include "kernels/cuda/exp.cuh"
 #include "kernels/cuda/functions.cuh"
 #include "kernels/cuda/kv.cuh"

@@ -48,7 +48,7 @@ enum class DeviceKvType { kF16, kQ8_0 };
 
 // The KV cache of one layer: [n_slots, n_ctx, n_kv_heads, device_kv_row(d_head)] for k and for v,
 // zeros behind the head's values. f16, or int8 with an f16 scale for each 32 values. Positions of
-// n_ctx and more ("late") have no place in it: they are others' to keep.
+// n_ctx and more (the tail of a context) have no place in it: they are others' to keep.
 struct DeviceKv {
   void* k = nullptr;
   void* v = nullptr;
@@ -167,8 +167,8 @@ struct DeviceOps {
   // 2i+1) for i < n_rot / 2 by cos and sin [n_tokens, n_rot / 2] (made on the host in f64), and
   // puts k and v in the cache at each token's place. The CPU's bits: the rotation, and f16 (a NaN
   // is a NaN). kQ8_0: q as ops.h's quantize, in steps of amax / 127 (half to even); then that scale
-  // is rounded to f16. No two tokens have one place. Of a late token q is rotated, and nothing is
-  // stored.
+  // is rounded to f16. No two tokens have one place. Of a token of the tail q is rotated, and
+  // nothing is stored.
   LaunchError (*rope_store)(DeviceStream* stream, float* q, const float* k, const float* v,
                             const float* cos, const float* sin, int64_t n_rot,
                             const DeviceToken* tokens, int64_t n_tokens, int32_t n_heads,
@@ -176,7 +176,7 @@ struct DeviceOps {
 
   // out [n_tokens, n_heads, d_head]: each token's query attends to positions [max(0, position + 1 -
   // window), position] of its slot (window 0: all), also those that the same step's rope_store put
-  // there; nothing else in the cache shows, NaNs neither. A late token attends to all positions of
+  // there; nothing else in the cache shows, NaNs neither. A token of the tail attends to all of
   // the cache; the window is 0 then. n_heads a multiple of n_kv_heads. max_position: at least the
   // largest that is attended to, known to the host. workspace: attend_bytes(...).
   // Tiles of kAttendTile positions at absolute places, each with its own (max, sum, o), are merged
@@ -194,17 +194,17 @@ struct DeviceOps {
                         int64_t window, int64_t max_position, float* out, float* state,
                         void* workspace);
 
-  // Adds late positions to what attend left in out [n_tokens, n_heads, d_head] and state. late, at
-  // t * late_stride + head * (2 + d_head): max, sum, o (sum of exp(score - max) * v, not divided by
-  // the sum); 8-byte aligned, late_stride and d_head even; it may be the host's memory, registered
-  // with the device, and is read once. With a = sum * exp(max - m) and b = exp(late max - m), m the
-  // larger max: out = (out * a + late o * b) / (a + late sum * b), each sum one fma. A late sum of
-  // 0: out stays as it is, to the bit, whatever late max and o are. Within (2 * |max - late max| +
-  // 12) * 2^-24 * (|out| * a + |late o| * b) / (a + late sum * b) of that in real numbers: a
-  // difference is rounded in one exp (the other is 1), and an exp is within 2 roundings; that, two
-  // products and the sum above the fraction, a product and the sum below, one division.
-  LaunchError (*merge_late)(DeviceStream* stream, const float* state, const float* late,
-                            int64_t late_stride, int64_t n_tokens, int32_t n_heads, int32_t d_head,
+  // Adds the tail of a context to what attend left in out [n_tokens, n_heads, d_head] and state.
+  // tail, at t * tail_stride + head * (2 + d_head): max, sum, o (sum of exp(score - max) * v, not
+  // divided by the sum); 8-byte aligned, tail_stride and d_head even; it may be the host's memory,
+  // registered with the device, and is read once. With a = sum * exp(max - m) and b = exp(tail max
+  // - m), m the larger max: out = (out * a + tail o * b) / (a + tail sum * b), each sum one fma. A
+  // tail sum of 0: out stays as it is, to the bit, whatever tail max and o are. Within (2 * |max -
+  // tail max| + 12) * 2^-24 * (|out| * a + |tail o| * b) / (a + tail sum * b) of that in real
+  // numbers: a difference is rounded in one exp (the other is 1), and an exp is within 2 roundings;
+  // that, two products and the sum above the fraction, a product and the sum below, one division.
+  LaunchError (*merge_tail)(DeviceStream* stream, const float* state, const float* tail,
+                            int64_t tail_stride, int64_t n_tokens, int32_t n_heads, int32_t d_head,
                             float* out);
 
   // out[t * out_stride + i] = x[t * x_stride + i], n values a token. Both 16-byte aligned; n and

@@ -41,8 +41,8 @@ LaunchError rope_store(DeviceStream* stream, float* q, const float* k, const flo
 LaunchError attend(DeviceStream* stream, const float* q, const DeviceToken* tokens,
                    int64_t n_tokens, int32_t n_heads, const DeviceKv& kv, float scale,
                    int64_t window, int64_t max_position, float* out, float* state, void* workspace);
-LaunchError merge_late(DeviceStream* stream, const float* state, const float* late,
-                       int64_t late_stride, int64_t n_tokens, int32_t n_heads, int32_t d_head,
+LaunchError merge_tail(DeviceStream* stream, const float* state, const float* tail,
+                       int64_t tail_stride, int64_t n_tokens, int32_t n_heads, int32_t d_head,
                        float* out);
 LaunchError copy(DeviceStream* stream, const float* x, int64_t x_stride, int64_t n_tokens,
                  int64_t n, float* out, int64_t out_stride);

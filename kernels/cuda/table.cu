@@ -29,7 +29,7 @@ const DeviceOps& emulated_ops() {
       .to_f16 = to_f16,
       .rope_store = rope_store,
       .attend = attend,
-      .merge_late = merge_late,
+      .merge_tail = merge_tail,
       .copy = copy,
       .stamp = stamp,
       .top_k = top_k,

@@ -164,17 +164,17 @@ void AddRopeStore(const DeviceInputs& in, DeviceKvType type, int64_t n_tokens,
 
 // What a step of a context longer than the cache does besides; here in device memory, without the
 // link.
-void AddLate(const DeviceInputs& in, std::vector<DeviceCase>* cases) {
+void AddTail(const DeviceInputs& in, std::vector<DeviceCase>* cases) {
   const int32_t n_heads = in.sizes.n_heads, d_head = in.sizes.d_head;
-  const int64_t width = int64_t{n_heads} * d_head, late_width = width + 2 * n_heads;
+  const int64_t width = int64_t{n_heads} * d_head, tail_width = width + 2 * n_heads;
   cases->push_back({"copy", fmt::format("{}", width), "f32", 1, kFloatBytes * 2 * width, 0, 0,
                     [=, &in](const uint8_t*) {
                       return in.ops->copy(in.stream, in.x, width, 1, width, in.out, width);
                     }});
   cases->push_back(
-      {"merge_late", fmt::format("{} heads of {}", n_heads, d_head), "f32", 1,
-       kFloatBytes * (2 * width + late_width + 2 * n_heads), 0, 0, [=, &in](const uint8_t*) {
-         return in.ops->merge_late(in.stream, in.x, in.x, late_width, 1, n_heads, d_head, in.out);
+      {"merge_tail", fmt::format("{} heads of {}", n_heads, d_head), "f32", 1,
+       kFloatBytes * (2 * width + tail_width + 2 * n_heads), 0, 0, [=, &in](const uint8_t*) {
+         return in.ops->merge_tail(in.stream, in.x, in.x, tail_width, 1, n_heads, d_head, in.out);
        }});
 }
 
@@ -293,7 +293,7 @@ std::vector<DeviceCase> MakeDeviceCases(const DeviceInputs& in) {
     AddNormAndQuantize(in, n_tokens, &cases);
     AddActivations(in, n_tokens, &cases);
   }
-  AddLate(in, &cases);
+  AddTail(in, &cases);
   AddVectorOps(in, &cases);
   return cases;
 }

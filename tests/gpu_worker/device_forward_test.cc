@@ -344,9 +344,9 @@ TEST(DeviceMemory, MoreThanTheBudgetIsRefusedWithWhatEachPartTakes) {
   const auto shard =
       DeviceShard::Create(model->file.get(), *config, SpecOfRank(*plan, 0), options, device->get());
   EXPECT_EQ(shard.status().code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(
-      std::string(shard.status().message()),
-      ::testing::AllOf(::testing::HasSubstr("KV cache"), ::testing::HasSubstr("--ctx-size")));
+  EXPECT_THAT(std::string(shard.status().message()),
+              ::testing::AllOf(::testing::HasSubstr("KV cache"),
+                               ::testing::HasSubstr("raise --vram-budget to")));
 }
 
 TEST(DeviceNames, OnlyThoseThatCanBe) {

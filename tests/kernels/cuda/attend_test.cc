@@ -218,7 +218,7 @@ TEST_P(AttendTest, StateIsCloseToF64) {
 }
 
 // In one step with others, at one place of the cache and at several.
-TEST_P(AttendTest, LateTokensAttendToAllOfTheCache) {
+TEST_P(AttendTest, TokensOfTheTailAttendToAllOfTheCache) {
   for (const DeviceKvType type : kTypes) {
     for (const int32_t n_ctx : {1, 33, 256, 300}) {
       Problem few({type, 2, n_ctx, 6, 2, 32},

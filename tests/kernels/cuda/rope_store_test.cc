@@ -99,7 +99,7 @@ TEST_P(RopeStoreTest, GivesTheBitsOfTheCpu) {
   }
 }
 
-TEST_P(RopeStoreTest, OfLateTokensOnlyQIsRotated) {
+TEST_P(RopeStoreTest, OfTheTailOnlyQIsRotated) {
   for (const DeviceKvType type : kTypes) {
     const KvShape shape = {type, 3, 5, 4, 2, 64};
     ExpectCpuBits(shape, RandomStep(shape, {{1, 4}, {0, 5}, {1, 9}, {0, 3}, {0, 5000}}, 64));
