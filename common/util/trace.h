@@ -30,9 +30,9 @@ enum class TraceOp : uint8_t {
   kActivate,
   kDown,
   kStream,  // GPU: neurons read from the file, all of it
-  kLeave,  // GPU: its partial goes where the others find it
-  kWait,   // until all ranks have left theirs
-  kAdd,    // all partials, to h
+  kLeave,   // GPU: its partial goes where the others find it
+  kWait,    // until all ranks have left theirs
+  kAdd,     // all partials, to h
   kOutput,
 };
 inline constexpr int kTraceOps = 23;

@@ -59,10 +59,10 @@ struct PlannedFleet {
 // stay in the file's order, cut where each rank has its share of the expected work (a rank with
 // neurons from all over a file would hold and read nearly all scales of ffn_down): only where
 // memories are too small for that are they dealt by the profile's order. Where GPUs have no room
-// for all attention with the whole context, they may keep the first part of it alone (Plan::gpu_ctx: as much as there is room for, or
-// a half, a quarter, ... of that), if this is predicted to be faster when the context is full.
-// ResourceExhausted with the numbers and the remedy when memory
-// does not suffice; InvalidArgument for GPU layers without a GPU.
+// for all attention with the whole context, they may keep the first part of it alone
+// (Plan::gpu_ctx: as much as there is room for, or a half, a quarter, ... of that), if this is
+// predicted to be faster when the context is full. ResourceExhausted with the numbers and the
+// remedy when memory does not suffice; InvalidArgument for GPU layers without a GPU.
 absl::StatusOr<PlannedFleet> PlanHotCold(const ModelShape& shape, const Hardware& hardware,
                                          const FiringKnowledge& firing,
                                          const std::vector<LayerMode>& modes,
