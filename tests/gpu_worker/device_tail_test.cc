@@ -25,7 +25,7 @@ class DeviceTail : public ::testing::Test {
     model.d_ff = 160;
     bytes_ = model.Builder().Build();
     file_ = *GgufFile::Parse(bytes_, "tiny");
-    for (int32_t i = 0; i < 40; ++i) tokens_.push_back((i * 37 + 5) % 300 + 3);
+    for (int32_t i = 0; i < 30; ++i) tokens_.push_back((i * 37 + 5) % 300 + 3);
   }
 
   // GPUs have all heads. tails: of each rank, none of a GPU.
@@ -65,7 +65,7 @@ class DeviceTail : public ::testing::Test {
 
 TEST_F(DeviceTail, ContextsInTwoPlacesGiveWhatOneGives) {
   const std::vector<float> expected = Logits(PlanOf("gcc", 0, {}), 512);
-  for (const int64_t gpu_ctx : {1, 7, 25}) {
+  for (const int64_t gpu_ctx : {1, 19}) {
     const Plan plan = PlanOf("gcc", gpu_ctx, {{}, {0, 3}, {3, 4}});
     EXPECT_LT(RelativeDistance(Logits(plan, 512), expected), 5e-3) << gpu_ctx;
   }
