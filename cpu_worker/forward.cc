@@ -295,13 +295,9 @@ void Forward::DownProduct(int32_t thread, const LayerWeights& weights, float* ou
 }
 
 void Forward::Combine(int32_t thread, bool has_partial) {
-  const auto keep = [this](absl::Status status) {
-    status_ = std::move(status);
-    failed_ = !status_.ok();
-  };
   team_->Sync(thread, [&] {
     if (!has_partial) exchange_->NoPartial();
-    keep(exchange_->Arrive());
+    Keep(exchange_->Arrive());
   });
   if (failed_) return;
   clock_.Mark(thread, TraceOp::kWait);
@@ -310,7 +306,7 @@ void Forward::Combine(int32_t thread, bool has_partial) {
     const Team::Part part = team_->PartOf(exchange_->slice_end() - first, thread);
     exchange_->AddSlice(h_.data(), first + part.begin, first + part.end);
     clock_.Mark(thread, TraceOp::kAdd);
-    team_->Sync(thread, [&] { keep(exchange_->ArriveSlices()); });
+    team_->Sync(thread, [&] { Keep(exchange_->ArriveSlices()); });
     if (failed_) return;
     clock_.Mark(thread, TraceOp::kWait);
   }
@@ -325,10 +321,7 @@ void Forward::Combine(int32_t thread, bool has_partial) {
 }
 
 void Forward::Meet(int32_t thread) {
-  team_->Sync(thread, [&] {
-    status_ = exchange_->Meet();
-    failed_ = !status_.ok();
-  });
+  team_->Sync(thread, [&] { Keep(exchange_->Meet()); });
   clock_.Mark(thread, TraceOp::kWait);
 }
 
@@ -370,8 +363,7 @@ void Forward::FinishStep() {
     totals_.ffn = sparse_ffn_.counts();
     totals_.op_ns = clock_.op_ns();
   }
-  status_ = exchange_->FinishStep();
-  failed_ = !status_.ok();
+  Keep(exchange_->FinishStep());
 }
 
 void Forward::SetCapture(std::shared_ptr<Capture> capture) {

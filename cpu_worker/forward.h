@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -97,6 +98,10 @@ class Forward {
   // Every rank's partials into h. After it, failed_ says whether the step goes on; so after Meet.
   void Combine(int32_t thread, bool has_partial);
   void Meet(int32_t thread);
+  void Keep(absl::Status status) {
+    status_ = std::move(status);
+    failed_ = !status_.ok();
+  }
   void OutputLogits(int32_t thread);
 
   bool one_token() const { return n_tokens_ == 1; }

@@ -135,19 +135,18 @@ absl::Status DeviceFfn::Product(const kernels::DeviceMatrix& weights, const kern
       "matmul");
 }
 
-absl::Status DeviceFfn::Run(int64_t index, const Input& input, float* out,
-                            const std::function<absl::Status()>& await) {
+absl::Status DeviceFfn::Run(int64_t index, const Input& input, float* out, const StreamHost& host) {
   if (shard_->layers()[index].n_neurons > 0) RETURN_IF_ERROR(RunOwn(index, input, out));
-  return streams(index) ? RunStreamed(index, input, out, await) : absl::OkStatus();
+  return streams(index) ? RunStreamed(index, input, out, host) : absl::OkStatus();
 }
 
 absl::Status DeviceFfn::RunStreamed(int64_t index, const Input& input, float* out,
-                                    const std::function<absl::Status()>& await) {
+                                    const StreamHost& host) {
   static_assert(kMinStreamTokens >= kGemmTokens);
   NeuronStreamer* streamer = shard_->streamer();
   bool adds = shard_->layers()[index].n_neurons > 0;
   for (int64_t i = 0; i < streamer->n_chunks(index); ++i) {
-    ASSIGN_OR_RETURN(const NeuronStreamer::Chunk chunk, streamer->Load(index, i, await));
+    ASSIGN_OR_RETURN(const NeuronStreamer::Chunk chunk, streamer->Load(index, i, host));
     const int64_t n_neurons = chunk.gate.n_rows;
     RETURN_IF_ERROR(product_->SetInput(input.normed, sizes_.d_model, sizes_.d_model, n_tokens_));
     RETURN_IF_ERROR(product_->Multiply(chunk.gate, buffers_.gate, neuron_stride_));
@@ -285,6 +284,7 @@ absl::Status DeviceFfn::EndStep() {
 }
 
 void DeviceFfn::CollectCounts() {
+  if (streams()) return;
   for (int64_t i = 0; i < sizes_.n_layers; ++i) {
     const DeviceLayer& layer = shard_->layers()[i];
     if (layer.mode == Sparsity::kOff || layer.n_neurons == 0) continue;

@@ -62,17 +62,17 @@ class DeviceFfn {
   void Stage(const std::vector<StepToken>& tokens);
   bool is_as_planned() const { return step_classes_ == nullptr; }  // all staged tokens
   absl::Status BeginStep();
-  // Whether the staged step does, of this layer.
-  bool streams(int64_t layer) const {
-    return shard_->streamer() != nullptr && n_tokens_ >= shard_->spec().stream_tokens &&
-           shard_->streamer()->n_chunks(layer) > 0;
+  // Whether the staged step does: on this rank, and of this layer.
+  bool streams() const {
+    return shard_->streamer() != nullptr && n_tokens_ >= shard_->spec().stream_tokens;
   }
+  bool streams(int64_t layer) const { return streams() && shard_->streamer()->n_chunks(layer) > 0; }
   // Into out [n_tokens, d_model], this rank's partial sum, of a layer with neurons or one that
-  // streams. await: of steps that stream, returns when the device has done all.
-  absl::Status Run(int64_t layer, const Input& input, float* out,
-                   const std::function<absl::Status()>& await);
+  // streams. host: needed by steps that stream.
+  absl::Status Run(int64_t layer, const Input& input, float* out, const StreamHost& host);
   // Asks for what the step counted; when the device has done all, CollectCounts adds it to
-  // counts().
+  // counts(). Nothing of steps that stream: CPU ranks do nothing in them, so the shares of firings
+  // would be those of GPUs alone.
   absl::Status EndStep();
   void CollectCounts();
   // [n_layers]; zeros in layers that leave nothing out. A row that several tokens need is one of
@@ -106,8 +106,7 @@ class DeviceFfn {
   static int64_t PlaceStaged(const Sizes& sizes, uint8_t* base, Staged* staged);
 
   absl::Status RunOwn(int64_t index, const Input& input, float* out);
-  absl::Status RunStreamed(int64_t index, const Input& input, float* out,
-                           const std::function<absl::Status()>& await);
+  absl::Status RunStreamed(int64_t index, const Input& input, float* out, const StreamHost& host);
   // Both put their choice into rows, n_rows and mask.
   absl::Status Choose(const DeviceLayer& layer, const Input& input, DeviceCounts* counts);
   absl::Status Fire(const DeviceLayer& layer, DeviceCounts* counts);

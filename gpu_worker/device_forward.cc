@@ -57,10 +57,7 @@ absl::Status DeviceForward::RunStep(const Step& step, Exchange& exchange) {
 }
 
 absl::Status DeviceForward::RunPlain(const Step& step, Exchange& exchange) {
-  const auto await = [&] {
-    exchange.Working();  // packing what is streamed may have taken long
-    return Await(exchange);
-  };
+  const StreamHost host = {[&] { exchange.Working(); }, [&] { return Await(exchange); }};
   DeviceTrace& trace = layers_->trace();
   RETURN_IF_ERROR(layers_->Upload());
   std::function<absl::Status()> meet;
@@ -75,7 +72,7 @@ absl::Status DeviceForward::RunPlain(const Step& step, Exchange& exchange) {
     RETURN_IF_ERROR(layers_->Attention(i, layers_->max_position(), meet));
     RETURN_IF_ERROR(Combine(layers_->has_attention(i), step.n_tokens(), exchange));
     trace.StartPart(2 * i + 1);
-    if (layers_->has_neurons(i)) RETURN_IF_ERROR(layers_->Ffn(i, await));
+    if (layers_->has_neurons(i)) RETURN_IF_ERROR(layers_->Ffn(i, host));
     RETURN_IF_ERROR(Combine(layers_->has_neurons(i), step.n_tokens(), exchange));
   }
   trace.StartPart(2 * layers_->config().n_layers);

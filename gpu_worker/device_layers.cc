@@ -210,6 +210,7 @@ absl::Status DeviceLayers::Attention(int64_t index, int64_t max_position,
   if (meet != nullptr) {
     if (attends) RETURN_IF_ERROR(LeaveForTail(index));
     RETURN_IF_ERROR(meet());
+    RETURN_IF_ERROR(trace_->Mark(TraceOp::kMeet));
   }
   if (attends) RETURN_IF_ERROR(Attend(layer, max_position));
   if (meet != nullptr) {
@@ -282,12 +283,12 @@ absl::Status DeviceLayers::AttentionOutput(const DeviceLayer& layer) {
   return trace_->Mark(TraceOp::kAttentionOutput);
 }
 
-absl::Status DeviceLayers::Ffn(int64_t index, const std::function<absl::Status()>& await) {
+absl::Status DeviceLayers::Ffn(int64_t index, const StreamHost& host) {
   RETURN_IF_ERROR(Norm(0, n_tokens_, shard_->layers()[index].ffn_norm));
   RETURN_IF_ERROR(trace_->Mark(TraceOp::kNorm));
   kernels::DeviceRows input = buffers_.input;
   input.stride = config_.d_model;
-  return ffn_.Run(index, {buffers_.h, buffers_.normed, input}, buffers_.partial, await);
+  return ffn_.Run(index, {buffers_.h, buffers_.normed, input}, buffers_.partial, host);
 }
 
 absl::Status DeviceLayers::Logits(int64_t n_rows, const std::function<float*(int32_t)>& rows) {

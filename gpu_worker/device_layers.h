@@ -62,8 +62,8 @@ class DeviceLayers {
   // twice: Exchange::Meet in the stream's order; else null.
   absl::Status Attention(int64_t layer, int64_t max_position,
                          const std::function<absl::Status()>& meet);
-  // await: of steps that stream neurons, as DeviceFfn::Run has it.
-  absl::Status Ffn(int64_t layer, const std::function<absl::Status()>& await = {});
+  // host: needed by steps that stream neurons.
+  absl::Status Ffn(int64_t layer, const StreamHost& host = {});
   // Of the tokens that want some; rows(r) is where row r goes, on the host.
   absl::Status Logits(int64_t n_rows, const std::function<float*(int32_t)>& rows);
   // Asks for what the step counted; CollectCounts, when the device has done all, takes it.

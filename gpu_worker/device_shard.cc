@@ -12,7 +12,6 @@
 #include "gpu_worker/memory_need.h"
 
 namespace thermocline {
-namespace {}  // namespace
 
 absl::StatusOr<std::unique_ptr<DeviceShard>> DeviceShard::Create(
     const GgufFile* file, const ModelConfig& config, const ShardSpec& spec, const Options& options,
@@ -81,7 +80,14 @@ int64_t DeviceShard::PlaceKv(uint8_t* base, kernels::DeviceKv* kv) const {
 absl::Status DeviceShard::TakeMemory() {
   for (const Job& job : jobs_) weight_bytes_ += AlignedImage(job.pack.n_bytes);
   const int64_t workspace = AlignedImage(options_.workspace_bytes);
-  const auto holds_some = [](const DeviceLayer& l) { return l.n_kv_heads > 0 || l.n_neurons > 0; };
+  const auto is_whole = [this](const DeviceLayer& layer) {
+    return layer.n_kv_heads == config_.n_kv_heads && layer.n_neurons == config_.d_ff;
+  };
+  const auto is_absent = [](const DeviceLayer& layer) {
+    return layer.n_kv_heads == 0 && layer.n_neurons == 0;
+  };
+  const auto n_whole = std::count_if(layers_.begin(), layers_.end(), is_whole);
+  const auto n_absent = std::count_if(layers_.begin(), layers_.end(), is_absent);
   ASSIGN_OR_RETURN(const DeviceMemory memory, device_->Memory());
   const MemoryNeed need = {
       .weight_bytes = weight_bytes_,
@@ -90,7 +96,7 @@ absl::Status DeviceShard::TakeMemory() {
       .budget_bytes = options_.budget_bytes,
       .free_bytes = memory.free_bytes,
       .n_ctx = options_.n_ctx,
-      .n_layers = std::count_if(layers_.begin(), layers_.end(), holds_some)};
+      .n_whole_layers = n_whole + n_absent == std::ssize(layers_) ? n_whole : 0};
   if (!need.fits()) {
     return absl::ResourceExhaustedError(fmt::format("{}: {}", device_->name(), need.Describe()));
   }

@@ -39,8 +39,8 @@ std::string MemoryNeed::Describe() const {
   if (kv_bytes > 0 && for_kv >= kv_bytes / n_ctx) {
     remedies.push_back(fmt::format("lower --ctx-size to {}", for_kv / (kv_bytes / n_ctx)));
   }
-  if (n_layers > 0) {
-    const int64_t of_layer = (weight_bytes + kv_bytes) / n_layers;
+  if (n_whole_layers > 0) {
+    const int64_t of_layer = (weight_bytes + kv_bytes) / n_whole_layers;
     const int64_t n = std::max<int64_t>((limit - buffer_bytes) / std::max<int64_t>(of_layer, 1), 0);
     remedies.push_back(fmt::format("lower --gpu-layers to {}", n));
   }

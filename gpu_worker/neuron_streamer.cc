@@ -59,12 +59,13 @@ std::vector<PackJob> NeuronStreamer::JobsOf(int64_t layer, const std::vector<Ran
           PackNeurons(file_, layer, neurons, d_model_, &chunk->down)};
 }
 
-absl::StatusOr<NeuronStreamer::Chunk> NeuronStreamer::Load(
-    int64_t layer, int64_t index, const std::function<absl::Status()>& await) {
+absl::StatusOr<NeuronStreamer::Chunk> NeuronStreamer::Load(int64_t layer, int64_t index,
+                                                           const StreamHost& host) {
   Chunk chunk;
   const std::vector<PackJob> jobs = JobsOf(layer, chunks_[layer][index], &chunk);
-  Pack(jobs, images_[0]);
-  RETURN_IF_ERROR(await());  // the chunk before is computed: its area may be written, and its image
+  Pack(jobs, images_[0], host.working);
+  RETURN_IF_ERROR(
+      host.await());  // the chunk before is computed: its area may be written, and its image
   RETURN_IF_ERROR(device_->Upload(area_, images_[0], ImageBytes(jobs)));
   std::swap(images_[0], images_[1]);
   uint8_t* at = area_;

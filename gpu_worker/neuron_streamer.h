@@ -21,6 +21,12 @@ namespace thermocline {
 // millisecond of a link of 26 GB/s, long beside the start of the threads that pack it.
 inline constexpr int64_t kStreamNeurons = 1024;
 
+// What the host does meanwhile.
+struct StreamHost {
+  std::function<void()> working;        // says now and then that it has not stopped
+  std::function<absl::Status()> await;  // returns when the device has done all of the stream
+};
+
 class NeuronStreamer {
  public:
   // Neurons of the largest chunk; 0: nothing is streamed.
@@ -37,10 +43,8 @@ class NeuronStreamer {
     kernels::DeviceMatrix gate, up;  // [n_neurons, d_model]
     kernels::DeviceNeurons down;
   };
-  // On the device, behind what is in its stream, until the next call. await: returns when all of
-  // the stream is done.
-  absl::StatusOr<Chunk> Load(int64_t layer, int64_t chunk,
-                             const std::function<absl::Status()>& await);
+  // On the device, behind what is in its stream, until the next call.
+  absl::StatusOr<Chunk> Load(int64_t layer, int64_t chunk, const StreamHost& host);
 
  private:
   std::vector<PackJob> JobsOf(int64_t layer, const std::vector<Range>& neurons, Chunk* chunk) const;

@@ -112,17 +112,22 @@ int64_t ImageBytes(absl::Span<const PackJob> jobs) {
 }
 
 // Each thread takes its part of every job: a block of neurons is more work than a row.
-void Pack(absl::Span<const PackJob> jobs, uint8_t* image) {
+void Pack(absl::Span<const PackJob> jobs, uint8_t* image, const std::function<void()>& working) {
   int64_t most_units = 1;
   for (const PackJob& job : jobs) most_units = std::max(most_units, job.n_units);
   const int64_t n_threads =
       std::max<int64_t>(std::min<int64_t>({std::thread::hardware_concurrency(),
                                            ImageBytes(jobs) / kBytesOfThread, most_units}),
                         1);
-  const auto pack = [jobs, image, n_threads](int64_t thread) {
+  const auto pack = [&](int64_t thread) {
+    constexpr int64_t kUnitsAtOnce = 16;
     uint8_t* at = image;
     for (const PackJob& job : jobs) {
-      job.pack(at, job.n_units * thread / n_threads, job.n_units * (thread + 1) / n_threads);
+      const int64_t end = job.n_units * (thread + 1) / n_threads;
+      for (int64_t unit = job.n_units * thread / n_threads; unit < end; unit += kUnitsAtOnce) {
+        job.pack(at, unit, std::min(unit + kUnitsAtOnce, end));
+        if (thread == 0) working();
+      }
       at += AlignedImage(job.n_bytes);
     }
   };

@@ -42,6 +42,8 @@ PackJob PackVector(const GgufFile* file, const GgufTensor* tensor,
 
 int64_t ImageBytes(absl::Span<const PackJob> jobs);
 // All images, one after another, each AlignedImage(n_bytes) long, by as many threads as pay.
-void Pack(absl::Span<const PackJob> jobs, uint8_t* image);
+// working is called by this one every few units: pages of the file may have to come from a disk.
+void Pack(
+    absl::Span<const PackJob> jobs, uint8_t* image, const std::function<void()>& working = [] {});
 
 }  // namespace thermocline

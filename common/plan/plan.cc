@@ -84,6 +84,10 @@ absl::Status CheckTail(const Plan& plan, const LayerPlan& layer, int64_t index,
                          : std::string("without gpu_ctx it takes none")));
   }
   if (plan.gpu_ctx == 0) return absl::OkStatus();
+  if (std::none_of(plan.ranks.begin(), plan.ranks.end(),
+                   [](const RankPlan& rank) { return rank.kind == RankKind::kGpu; })) {
+    return absl::InvalidArgumentError("gpu_ctx is given, but no rank is of kind gpu");
+  }
   std::vector<OwnedRange> parts;
   for (int32_t rank = 0; rank < plan.n_ranks(); ++rank) {
     const Range &own = layer.kv_heads[rank], &tail = layer.tail_heads[rank];

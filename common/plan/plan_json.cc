@@ -2,8 +2,8 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <iterator>
 #include <limits>
+#include <sstream>
 
 #include "absl/strings/str_join.h"
 #include "common/plan/plan.h"
@@ -224,7 +224,7 @@ absl::StatusOr<Plan> PlanFromJson(const std::string& text) {
   }
   if (json.contains("gpu_ctx")) {
     constexpr int64_t kMaxContext = std::numeric_limits<int32_t>::max();
-    ASSIGN_OR_RETURN(plan.gpu_ctx, Integer(json["gpu_ctx"], "gpu_ctx (positions)", 1, kMaxContext));
+    ASSIGN_OR_RETURN(plan.gpu_ctx, Integer(json["gpu_ctx"], "gpu_ctx (positions)", 0, kMaxContext));
   }
   if (json.contains("stream_tokens")) {
     ASSIGN_OR_RETURN(plan.stream_tokens,
@@ -252,8 +252,11 @@ absl::StatusOr<Plan> ReadPlan(const std::string& path) {
   if (!file) {
     return absl::NotFoundError(fmt::format("{}: {}", path, std::strerror(errno)));
   }
-  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  absl::StatusOr<Plan> plan = PlanFromJson(text);
+  std::ostringstream text;
+  if (!(text << file.rdbuf())) {  // a folder, say; an iterator would throw
+    return absl::InvalidArgumentError(fmt::format("{}: there is nothing to read", path));
+  }
+  absl::StatusOr<Plan> plan = PlanFromJson(text.str());
   if (!plan.ok()) {
     return absl::InvalidArgumentError(
         fmt::format("{}: {}", path, std::string(plan.status().message())));

@@ -8,11 +8,10 @@ namespace thermocline {
 
 const char* TraceOpName(TraceOp op) {
   static constexpr const char* kNames[] = {
-      "step",      "embed",    "run",    "upload", "norm",
-      "qkv",       "rope",     "attend", "tail",   "attention output",
-      "attention", "other",    "choose", "gate",   "fire",
-      "up",        "activate", "down",   "stream", "leave",
-      "wait",      "add",      "output"};
+      "step", "embed",  "run",   "upload",           "norm",      "qkv",    "meet",
+      "rope", "attend", "tail",  "attention output", "attention", "other",  "choose",
+      "gate", "fire",   "up",    "activate",         "down",      "stream", "leave",
+      "wait", "add",    "output"};
   static_assert(std::size(kNames) == kTraceOps);
   static_assert(static_cast<int>(TraceOp::kOutput) == kTraceOps - 1);
   return kNames[static_cast<int>(op)];

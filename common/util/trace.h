@@ -17,6 +17,7 @@ enum class TraceOp : uint8_t {
   kUpload,  // GPU: the step's inputs
   kNorm,
   kQkv,
+  kMeet,  // GPU: q, k and v are left to those who hold the tail of the context; until all have met
   kRope,  // with storing k and v
   kAttend,
   kTail,  // GPU: attention over the tail of the context comes from CPU ranks and is merged in
@@ -35,7 +36,7 @@ enum class TraceOp : uint8_t {
   kAdd,     // all partials, to h
   kOutput,
 };
-inline constexpr int kTraceOps = 23;
+inline constexpr int kTraceOps = 24;
 const char* TraceOpName(TraceOp op);
 
 struct TraceSpan {

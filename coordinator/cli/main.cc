@@ -74,8 +74,10 @@ absl::Status Write(const Program& program, const MainOptions& options) {
       if (totals.leaves_out()) program.Note(totals.Describe());
     }
     if (program.verbose() && status.ok()) {
-      ASSIGN_OR_RETURN(const v1::StatsResponse stats, client->Stats(StopSignals::IsStopped));
-      program.Detail(RankTable(stats));
+      const absl::StatusOr<v1::StatsResponse> stats = client->Stats(StopSignals::IsStopped);
+      program.Detail(stats.ok()
+                         ? RankTable(*stats)
+                         : "no figures of the ranks: " + std::string(stats.status().message()));
     }
   }
   return status;

@@ -28,15 +28,13 @@ namespace {
 constexpr uint32_t kSpinUs = 100;
 constexpr std::chrono::milliseconds kLook(20);  // between two looks at calls that run
 constexpr int64_t kUnaskedContext = 4096;       // tokens
+constexpr double kQ8Share = 34.0 / 64.0;        // of f16: 32 values with their scale
 
 int64_t UsableCpus(const std::vector<NumaNode>& nodes) {
   int64_t n_cpus = 0;
   for (const NumaNode& node : nodes) n_cpus += static_cast<int64_t>(node.cpus.size());
   return n_cpus;
 }
-
-// Of 32 values.
-int64_t KvBytes(const std::string& type) { return type == "f32" ? 128 : type == "q8_0" ? 34 : 64; }
 
 bool UsesGpus(const Plan& plan) {
   return std::any_of(plan.ranks.begin(), plan.ranks.end(),
@@ -148,7 +146,9 @@ absl::Status FleetStarter::MakePlan() {
                                           .n_threads = options.n_threads,
                                           .n_ctx = n_ctx,
                                           .n_kv_tokens = n_ctx * options.n_slots *
-                                                         KvBytes(options.kv_type) / KvBytes("f16"),
+                                                         (options.kv_type == "f32" ? 2 : 1),
+                                          .gpu_kv_share = options.kv_type == "q8_0" ? kQ8Share : 1,
+                                          .may_have_tail = options.transport != "grpc",
                                           .batch_size = options.batch_size,
                                           .max_logit_rows = options.max_logit_rows,
                                           .gpus = std::move(gpus.devices),

@@ -138,6 +138,10 @@ std::string RankTable(const v1::StatsResponse& stats) {
                          rank.is_gpu() ? buffers : "-", rank.step_us(),
                          rank.is_gpu() ? "-" : wait_us, has_firings ? firings : "-", rank.what());
   }
+  if (stats.hot_share() > 0 && stats.hot_share() < 1) {
+    table += fmt::format("hot neurons: {:.1f} % of all, with {:.1f} % of the firings\n",
+                         100 * stats.hot_share(), 100 * stats.hot_hit_rate());
+  }
   return table;
 }
 

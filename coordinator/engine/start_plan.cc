@@ -27,7 +27,7 @@ constexpr double kDownTokens = 16, kNeuronChunk = 64, kAttendTile = 256, kAttend
 // Of device_product.h and gemm.h: from so many tokens on, weights in f16 and cuBLAS's own.
 constexpr int64_t kGemmTokens = 48;
 constexpr double kTileBytes = 32.0 * 1024 * 1024, kGemmBytes = 32.0 * 1024 * 1024;
-constexpr int64_t kStreamNeurons = 1024 + 32;  // of neuron_streamer.h, at most
+constexpr int64_t kMostStreamed = 1024 + 32;  // neurons of a chunk (neuron_streamer.h)
 
 // Buffers of a step, all ranks taken as the widest can be: values of d_ff and of d_model a token
 // (forward.h, sparse_ffn.h), and logits.
@@ -70,7 +70,7 @@ bool MayStream(const StartPlanOptions& options) {
 double StreamBytes(const ModelShape& shape) {
   double most = 0;
   for (const LayerShape& layer : shape.layers) {
-    const auto n_neurons = static_cast<double>(std::min(kStreamNeurons, shape.config.d_ff));
+    const auto n_neurons = static_cast<double>(std::min(kMostStreamed, shape.config.d_ff));
     most = std::max(most, n_neurons * layer.gpu_neuron_bytes() + layer.gpu_plane_bytes);
   }
   return most;
@@ -201,12 +201,14 @@ absl::StatusOr<Plan> PlanForStart(const StartPlanOptions& options, const Sparsit
   }
   ASSIGN_OR_RETURN(const Hardware hardware,
                    LocalHardware(measured, nodes, AvailableBytesOfNodes(nodes)));
-  ASSIGN_OR_RETURN(const ModelShape shape, ShapeOfModel(model, setup));
+  ASSIGN_OR_RETURN(ModelShape shape, ShapeOfModel(model, setup));
+  shape.gpu_kv_share = options.gpu_kv_share;
   ASSIGN_OR_RETURN(const std::vector<LayerMode> modes,
                    ModesOfLayers(sparsity, model, shape, setup));
   PlacementRequest request;
   request.n_ctx = request.n_kv_tokens = options.n_kv_tokens;
   request.n_session_ctx = options.n_ctx;
+  request.may_have_tail = options.may_have_tail;
   request.cpu_workspace_bytes = kProgramBytes + StepBytes(options, model.config());
   request.gpu_workspace_bytes = GpuStepBytes(options, model.config());
   if (MayStream(options)) request.gpu_workspace_bytes += StreamBytes(shape);

@@ -14,12 +14,14 @@
 namespace thermocline {
 
 struct StartPlanOptions {
-  int64_t n_workers = 0;    // 0: one per NUMA node
-  int64_t n_threads = 0;    // of all CPU workers; 0: the CPUs that this process may use, but for
-                            // one a GPU
-  int64_t n_ctx = 1;        // positions of a session
-  int64_t n_kv_tokens = 0;  // of KV cache in f16 that there must be memory for
-  int64_t batch_size = 1;   // of a step, at most
+  int64_t n_workers = 0;      // 0: one per NUMA node
+  int64_t n_threads = 0;      // of all CPU workers; 0: the CPUs that this process may use, but for
+                              // one a GPU
+  int64_t n_ctx = 1;          // positions of a session
+  int64_t n_kv_tokens = 0;    // of KV cache in f16 that there must be memory for
+  double gpu_kv_share = 1;    // that a GPU's KV cache takes of what it would in f16
+  bool may_have_tail = true;  // as PlacementRequest's
+  int64_t batch_size = 1;     // of a step, at most
   int64_t max_logit_rows = 1;
   std::vector<GpuDevice> gpus;         // one rank each, before the CPUs'
   int64_t n_gpu_layers = kAutoLayers;  // on GPUs as a whole, where there are GPUs

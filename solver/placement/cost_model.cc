@@ -91,18 +91,20 @@ double CostModel::ShareOnGpus(const Plan& plan) const {
 }
 
 double CostModel::AttentionBytes(int64_t layer, const Plan& plan, int32_t rank) const {
-  const auto share = [&](const Range& kv_heads) {
-    return static_cast<double>(kv_heads.size()) / static_cast<double>(shape_.config.n_kv_heads);
-  };
+  return ShareOfHeads(plan.layers[layer].kv_heads[rank]) * shape_.layers[layer].attention_bytes;
+}
+
+double CostModel::ContextBytes(int64_t layer, const Plan& plan, int32_t rank) const {
   const LayerPlan& held = plan.layers[layer];
   const bool is_gpu = hardware_.ranks[rank].kind == RankKind::kGpu;
-  const double context_bytes = static_cast<double>(n_ctx_) *
-                               (is_gpu ? shape_.gpu_kv_token_bytes() : shape_.kv_token_bytes());
-  const double on_gpus = ShareOnGpus(plan);
-  const double own = share(held.kv_heads[rank]) * (shape_.layers[layer].attention_bytes +
-                                                   context_bytes * (is_gpu ? on_gpus : 1));
-  const double tail = held.tail_heads.empty() ? 0 : share(held.tail_heads[rank]);
-  return own + tail * context_bytes * (1 - on_gpus);
+  const double own = ShareOfHeads(held.kv_heads[rank]) * (is_gpu ? ShareOnGpus(plan) : 1);
+  const double tail = held.tail_heads.empty() ? 0 : ShareOfHeads(held.tail_heads[rank]);
+  return (own + tail * (1 - ShareOnGpus(plan))) * static_cast<double>(n_ctx_) *
+         (is_gpu ? shape_.gpu_kv_token_bytes() : shape_.kv_token_bytes());
+}
+
+double CostModel::ShareOfHeads(const Range& kv_heads) const {
+  return static_cast<double>(kv_heads.size()) / static_cast<double>(shape_.config.n_kv_heads);
 }
 
 double CostModel::OutputBytes(const Range& rows) const {
@@ -142,7 +144,9 @@ double CostModel::ExchangeUs(const std::vector<int32_t>& ranks) const {
   return us;
 }
 
-double CostModel::LossUs(const LayerPlan& layer, const LayerPlan* previous) const {
+double CostModel::LossUs(const Plan& plan, size_t index) const {
+  const LayerPlan& layer = plan.layers[index];
+  const LayerPlan* previous = index > 0 ? &plan.layers[index - 1] : nullptr;
   const std::vector<int32_t> ranks = RanksOf(layer);
   const auto is_gpu = [&](int32_t r) { return hardware_.ranks[r].kind == RankKind::kGpu; };
   const bool has_gpu = std::any_of(ranks.begin(), ranks.end(), is_gpu);
@@ -157,9 +161,12 @@ double CostModel::LossUs(const LayerPlan& layer, const LayerPlan* previous) cons
   if (ranks.size() > 1 && engine_.meets_in_every_layer) {
     const auto n_with_heads = std::count_if(layer.kv_heads.begin(), layer.kv_heads.end(),
                                             [](const Range& heads) { return heads.size() > 0; });
-    const bool has_tail = std::any_of(layer.tail_heads.begin(), layer.tail_heads.end(),
-                                      [](const Range& heads) { return heads.size() > 0; });
-    us += ExchangeUs(ranks) * ((n_with_heads > 1 ? 2 : 1) + (has_tail ? 2 : 0));
+    us += ExchangeUs(ranks) * (n_with_heads > 1 ? 2 : 1);
+  }
+  if (plan.gpu_ctx > 0) {
+    std::vector<int32_t> all(plan.ranks.size());
+    std::iota(all.begin(), all.end(), 0);
+    us += 2 * ExchangeUs(all);
   }
   return us;
 }
@@ -171,23 +178,29 @@ void CostModel::Predict(const std::vector<std::vector<double>>& touched, Plan* p
   for (size_t l = 0; l < plan->layers.size(); ++l) {
     LayerPlan& layer = plan->layers[l];
     layer.predicted_us.assign(n_ranks, 0);
-    double attention = 0, predictor = 0, ffn = 0;
+    double weights = 0, context = 0, attention = 0, predictor = 0, ffn = 0;
     for (int32_t r = 0; r < n_ranks; ++r) {
       const double us_per_byte = UsPerByte(r);
-      const double heads_us = AttentionBytes(static_cast<int64_t>(l), *plan, r) * us_per_byte;
+      const auto index = static_cast<int64_t>(l);
+      const double weights_us = AttentionBytes(index, *plan, r) * us_per_byte;
+      const double context_us = ContextBytes(index, *plan, r) * us_per_byte;
+      const double heads_us = weights_us + context_us;
       const double decide_us =
-          us_per_byte * PredictorBytes(static_cast<int64_t>(l), layer, r, Count(layer.neurons[r]));
+          us_per_byte * PredictorBytes(index, layer, r, Count(layer.neurons[r]));
       double neurons_us = 0;
       for (const Range& range : layer.neurons[r]) neurons_us += Sum(touched[l], range);
       neurons_us *= us_per_byte;
       const bool is_gpu = hardware_.ranks[r].kind == RankKind::kGpu;
       if (is_gpu && neurons_us > 0) neurons_us += engine_.gpu_ffn_us;
+      weights = std::max(weights, weights_us);
+      context = std::max(context, context_us);
       attention = std::max(attention, heads_us);
       predictor = std::max(predictor, decide_us);
       ffn = std::max(ffn, neurons_us);
       layer.predicted_us[r] = round(heads_us + decide_us + neurons_us);
     }
-    step += attention + predictor + ffn + LossUs(layer, l > 0 ? &plan->layers[l - 1] : nullptr);
+    if (plan->gpu_ctx > 0) attention = weights + context;  // the tail waits for q, k and v
+    step += attention + predictor + ffn + LossUs(*plan, l);
   }
   double output = 0;
   for (int32_t r = 0; r < n_ranks; ++r) {

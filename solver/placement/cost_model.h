@@ -5,7 +5,8 @@
 // rank, plus losses, and the output matrix at the end:
 //   step = sum_l [ max_r attention_lr + predictor_l + max_r ffn_lr + losses_l ] + max_r output_r
 //   attention_lr = (weights of q, k, v, o + n_ctx * KV bytes of a token) * heads' share / B_r,
-//                  where GPUs keep a part of the context only, each kind of rank with its part
+//                  where GPUs keep a part of the context only, the weights of the slowest and then
+//                  the slowest part of the context, each kind of rank with its own
 //   ffn_lr       = sum over the rank's neurons i of touched_i / B_r
 //   touched_i    = of a neuron with the first matrix' row F (gate, or up without a gate), the other
 //                  rows R, that fires in f_i of the steps and is computed in c_i = min(1, f_i *
@@ -23,7 +24,7 @@
 //   losses_l     = layer_us where a GPU works in the layer; and for every exchange (one when the
 //                  FFN is on several ranks, one more when attention is) the hand-over: with a GPU
 //                  handover_us and the payload over its link, among CPUs kSharedMemoryUs. Two more
-//                  where CPUs hold the tail of a GPU's context.
+//                  in every layer where CPUs hold the tail of a GPU's context.
 // It is the usual bandwidth model of decode (all weights are read once a token, arithmetic is
 // free), as in PowerInfer's solver (arXiv 2312.12456, section 6.3: T = bytes / bandwidth), with
 // attention, exchanges and modes. What it leaves out: compute-bound kernels (many threads on narrow
@@ -85,7 +86,9 @@ class CostModel {
   double UsPerByte(int32_t rank) const;
   // Of the context's K and V; 1 without a gpu_ctx.
   double ShareOnGpus(const Plan& plan) const;
-  double AttentionBytes(int64_t layer, const Plan& plan, int32_t rank) const;  // read in a step
+  // Read in a step: q, k, v and o; K and V of the context.
+  double AttentionBytes(int64_t layer, const Plan& plan, int32_t rank) const;
+  double ContextBytes(int64_t layer, const Plan& plan, int32_t rank) const;
   double OutputBytes(const Range& rows) const;
   // Bytes of the predictor that rank r reads in a step; n_neurons: that it holds.
   double PredictorBytes(int64_t layer, const LayerPlan& plan, int32_t rank,
@@ -97,7 +100,8 @@ class CostModel {
  private:
   std::vector<int32_t> RanksOf(const LayerPlan& layer) const;
   double ExchangeUs(const std::vector<int32_t>& ranks) const;
-  double LossUs(const LayerPlan& layer, const LayerPlan* previous) const;
+  double LossUs(const Plan& plan, size_t index) const;
+  double ShareOfHeads(const Range& kv_heads) const;
 
   const ModelShape& shape_;
   const Hardware& hardware_;

@@ -55,9 +55,11 @@ class Planner {
   bool AllAttentionFits() {
     if (!Prepare().ok()) return false;
     PlaceOutput();
-    const std::vector<double> gpus = Speeds(true, false);
     for (int64_t l = 0; l < n_layers(); ++l) {
-      if (!AddAttention(l, gpus, false)) return false;
+      AddAttention(l, Speeds(true, false), /*is_forced=*/true);
+    }
+    for (int32_t r = 0; r < n_ranks_; ++r) {
+      if (is_gpu(r) && Free(r) < 0) return false;
     }
     return true;
   }
@@ -461,7 +463,9 @@ absl::StatusOr<PlannedFleet> PlanWithContext(const Problem& problem, int64_t n_w
 }
 
 // Whether GPUs lack the room for the attention of some layer, and there are CPUs to take a part.
-bool WantsTail(const Hardware& hardware, const absl::StatusOr<PlannedFleet>& fleet) {
+bool WantsTail(const Hardware& hardware, const PlacementRequest& request,
+               const absl::StatusOr<PlannedFleet>& fleet) {
+  if (!request.may_have_tail) return false;
   const auto is_cpu = [](const HardwareRank& rank) { return rank.kind == RankKind::kCpu; };
   if (!hardware.has_gpu() || std::none_of(hardware.ranks.begin(), hardware.ranks.end(), is_cpu)) {
     return false;
@@ -510,7 +514,7 @@ absl::StatusOr<PlannedFleet> PlanHotCold(const ModelShape& shape, const Hardware
   }
   const Problem problem = {shape, hardware, firing, modes, request};
   absl::StatusOr<PlannedFleet> best = PlanWithContext(problem, n_whole, /*gpu_ctx=*/0);
-  if (!WantsTail(hardware, best)) return best;
+  if (!WantsTail(hardware, request, best)) return best;
   for (int64_t tiles = TilesOnGpus(problem); tiles > 0; tiles /= 2) {
     KeepFaster(PlanWithContext(problem, n_whole, tiles * kTile), &best);
   }

@@ -90,7 +90,8 @@ double ModelShape::kv_token_bytes() const {
 }
 
 double ModelShape::gpu_kv_token_bytes() const {
-  return 2.0 * 2.0 * static_cast<double>(config.n_kv_heads * kernels::device_kv_row(config.d_head));
+  return gpu_kv_share * 2.0 * 2.0 *
+         static_cast<double>(config.n_kv_heads * kernels::device_kv_row(config.d_head));
 }
 
 double ModelShape::total_bytes() const {

@@ -39,6 +39,7 @@ TEST(FleetTotals, TheHitRateIsTheGpusShareOfTheFirings) {
   const std::string table = RankTable(StatsForClients({gpu, cpu}));
   EXPECT_THAT(table, HasSubstr("75.0 %  cuda:0 (a card)\n"));
   EXPECT_THAT(table, HasSubstr("25.0 %  4 threads, avx2\n"));
+  EXPECT_THAT(table, HasSubstr("hot neurons: 25.0 % of all, with 75.0 % of the firings\n"));
   EXPECT_THAT(table, HasSubstr("501"));  // us a step of the CPU rank, 500 of them waiting
 }
 

@@ -19,7 +19,7 @@ MemoryNeed Need() {
           .budget_bytes = 4000 * kMib,
           .free_bytes = 8000 * kMib,
           .n_ctx = 4096,
-          .n_layers = 32};
+          .n_whole_layers = 32};
 }
 
 // The number behind `text` in the message.
@@ -50,8 +50,8 @@ TEST(MemoryNeed, FewerLayersAsItSaysAreEnough) {
   MemoryNeed need = Need();
   const auto n_layers = static_cast<int64_t>(After(need.Describe(), "lower --gpu-layers to "));
   EXPECT_EQ(n_layers, 31);
-  need.weight_bytes = need.weight_bytes * n_layers / need.n_layers;
-  need.kv_bytes = need.kv_bytes * n_layers / need.n_layers;
+  need.weight_bytes = need.weight_bytes * n_layers / need.n_whole_layers;
+  need.kv_bytes = need.kv_bytes * n_layers / need.n_whole_layers;
   EXPECT_TRUE(need.fits());
 }
 

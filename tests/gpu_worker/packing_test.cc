@@ -31,7 +31,9 @@ TEST(Packing, ByThreadsGivesTheImagesOfOneJobAfterAnother) {
     job.pack(at, 0, job.n_units);
     at += AlignedImage(job.n_bytes);
   }
-  Pack(jobs, actual.data());
+  int64_t n_calls = 0;
+  Pack(jobs, actual.data(), [&] { ++n_calls; });
+  EXPECT_GT(n_calls, 10);
   EXPECT_EQ(actual, expected);
 }
 

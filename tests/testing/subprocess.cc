@@ -12,7 +12,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
+#include <sstream>
 
 #include "common/util/check.h"
 
@@ -37,9 +37,16 @@ int ExitCode(int wait_status) {
   return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
 }
 
+// A process may end while its files in /proc are read; an iterator would throw then.
+std::string ReadAll(const std::ifstream& file) {
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
 bool IsZombie(const std::filesystem::path& process) {
   std::ifstream file(process / "stat");
-  const std::string stat(std::istreambuf_iterator<char>(file), {});
+  const std::string stat = ReadAll(file);
   const size_t name_end = stat.rfind(')');
   return name_end != std::string::npos && stat.compare(name_end, 4, ") Z ") == 0;
 }
@@ -161,7 +168,7 @@ std::vector<pid_t> Child::Family() const {
     const std::string name = entry.path().filename();
     if (name.find_first_not_of("0123456789") != std::string::npos || IsZombie(entry)) continue;
     std::ifstream file(entry.path() / "environ", std::ios::binary);
-    const std::string variables(std::istreambuf_iterator<char>(file), {});
+    const std::string variables = ReadAll(file);
     if (variables.find(mark_ + '\0') != std::string::npos) pids.push_back(std::stoi(name));
   }
   return pids;

@@ -53,6 +53,13 @@ TEST(Plan, EqualLayersShareOneEntry) {
   EXPECT_EQ(entries, 1u);
 }
 
+TEST(Plan, AFolderOrAnEmptyFileIsNoPlan) {
+  EXPECT_THAT(std::string(ReadPlan(::testing::TempDir()).status().message()),
+              HasSubstr("nothing to read"));
+  EXPECT_THAT(std::string(ReadPlan("/dev/null").status().message()), HasSubstr("nothing to read"));
+  EXPECT_THAT(std::string(ReadPlan("/no/such.json").status().message()), HasSubstr("No such file"));
+}
+
 TEST(Plan, IsReadBackFromItsFileWhichReplacesAnOlderOne) {
   const std::string path =
       std::filesystem::temp_directory_path() / ("plan_test." + std::to_string(getpid()));
