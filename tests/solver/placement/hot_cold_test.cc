@@ -179,9 +179,16 @@ TEST(PlanHotCold, ALongContextIsSharedWithTheCpus) {
     EXPECT_EQ(layer.tail_heads[1], (Range{0, 16}));  // CPUs alike share it alike
     EXPECT_EQ(layer.tail_heads[2], (Range{16, 32}));
   }
+  // CPUs that have not the room for half of it take what GPUs have not the room for.
+  c.hardware = *ParseHardware("gpu(56GiB,936GB/s)+(24GiB,100GB/s)");
+  c.request.vram_budget_bytes = 0;
+  ASSERT_TRUE(c.Plan().ok()) << c.Plan().status();
+  EXPECT_GT(c.Plan()->plan.gpu_ctx, 131072 / 2);
+  c.request.may_have_tail = false;
+  EXPECT_FALSE(c.Plan().ok() && c.Plan()->plan.gpu_ctx > 0);
+  c.request.may_have_tail = true;
   // The same context in memory enough lies in one place.
   c.hardware = *ParseHardware("gpu(192GiB,936GB/s)+(64GiB,60GB/s)");
-  c.request.vram_budget_bytes = 0;
   EXPECT_EQ(c.Plan()->plan.gpu_ctx, 0);
 }
 
