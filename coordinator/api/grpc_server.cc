@@ -61,21 +61,23 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
                     options.address));
   }
   result->address_ = WithPort(options.address, port);
+  result->SetHealth();  // whoever is told the address may ask at once
   result->watcher_ = std::thread(&GrpcServer::WatchState, result.get());
   return result;
 }
 
 GrpcServer::~GrpcServer() { Shutdown(std::chrono::milliseconds(0)); }
 
+void GrpcServer::SetHealth() {
+  const bool serving = inference_->state().ok();
+  grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
+  health->SetServingStatus("", serving);
+  health->SetServingStatus(v1::Inference::service_full_name(), serving);
+}
+
 void GrpcServer::WatchState() {
   std::unique_lock lock(mutex_);
-  while (!closed_) {
-    const bool serving = inference_->state().ok();
-    grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();
-    health->SetServingStatus("", serving);
-    health->SetServingStatus(v1::Inference::service_full_name(), serving);
-    closed_changed_.wait_for(lock, kWatchInterval, [this] { return closed_; });
-  }
+  while (!closed_changed_.wait_for(lock, kWatchInterval, [this] { return closed_; })) SetHealth();
 }
 
 void GrpcServer::Shutdown(std::chrono::milliseconds grace) {

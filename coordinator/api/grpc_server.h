@@ -36,6 +36,7 @@ class GrpcServer {
 
  private:
   explicit GrpcServer(Inference* inference);
+  void SetHealth();
   void WatchState();  // the health service follows the fleet's state
 
   Inference* inference_;
