@@ -273,8 +273,9 @@ void Forward::RunSparseFfn(int32_t thread, int64_t layer) {
   }
   clock_.Mark(thread, TraceOp::kOther);
   uint32_t* fired = capture_ != nullptr ? capture_->fired(layer) : nullptr;
-  sparse_ffn_.Run(thread, layer, {&input, &residual, tokens_.data(), n_tokens_, fired}, exchange_,
-                  exchange_->Partial());
+  sparse_ffn_.Run(thread, layer,
+                  {&input, &residual, tokens_.data(), n_tokens_, fired, exchange_->choices()},
+                  exchange_, exchange_->Partial());
 }
 
 void Forward::DownProduct(int32_t thread, const LayerWeights& weights, float* out) {

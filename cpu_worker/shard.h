@@ -33,10 +33,13 @@ struct SparseWeights {
   kernels::NeuronMatrix down;  // [n_neurons, d_model]
   // Where a row is among the quantization blocks of ffn_down that this rank has a part of: 32 times
   // the number of the block, plus the neuron's place in it.
-  std::vector<int32_t> places;      // [n_neurons]
-  std::vector<int32_t> all_rows;    // 0, 1, ..., n_neurons - 1
-  kernels::PackedMatrix fc1, fc2;   // mode predict: [rank, d_model], [n_neurons, rank]
+  std::vector<int32_t> places;    // [n_neurons]
+  std::vector<int32_t> all_rows;  // 0, 1, ..., n_neurons - 1
+  // Mode predict, if this rank chooses: [rank, d_model], [n_neurons, rank].
+  kernels::PackedMatrix fc1, fc2;
   const float* fc2_bias = nullptr;  // [n_neurons], or null
+  // Mode predict, if another rank chooses: where rows are among Exchange::choices(), [n_neurons].
+  std::vector<int32_t> choices;
   bool predictor_has_relu = false;
   bool predictor_reads_residual = false;
 };

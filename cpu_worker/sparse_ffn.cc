@@ -129,11 +129,11 @@ void SparseFfn::Choose(int32_t thread, const SparseWeights& weights, const Input
   const Team::Part blocks = team_->PartOf(RoundUp(n_rows, 32) / 32, thread);
   const int64_t begin = blocks.begin * 32, end = std::min(blocks.end * 32, n_rows);
   FfnCounts& counts = private_[thread].counts;
-  if (weights.mode == Sparsity::kPredict) {
+  if (weights.mode == Sparsity::kPredict && weights.choices.empty()) {
     Predict(thread, weights, input);
     counts.bytes += static_cast<uint64_t>(weights.fc1.n_bytes() + weights.fc2.n_bytes()) /
                     static_cast<uint64_t>(team_->size());
-  } else if (begin < end) {
+  } else if (weights.mode == Sparsity::kSketch && begin < end) {
     const bool is_split = weights.gate.lead_bits > 0;
     const kernels::RowMatrix& sketch = is_split ? weights.gate : weights.sketch;
     ops_->sketch_int8(sketch, begin, end, input.normed->quantized(), input.n_tokens,
@@ -181,18 +181,15 @@ void SparseFfn::ListChosen(int32_t thread, const SparseWeights& weights, const I
   const Team::Part blocks = team_->PartOf(RoundUp(n_rows, 32) / 32, thread);
   const int64_t begin = blocks.begin * 32, end = std::min(blocks.end * 32, n_rows);
   Private& own = private_[thread];
-  const float* bias = weights.fc2_bias;
   own.n_chosen = 0;
   uint8_t* any = any_.data();
   std::fill(any + begin, any + end, uint8_t{0});
   for (int64_t t = 0; t < input.n_tokens; ++t) {
     if (!ChoosesFor(weights, input.tokens[t])) continue;
-    const float* scores = up_.data() + t * stride_;
-    uint8_t* selected = selected_.data() + t * stride_;
+    Select(weights, input, t, begin, end);
+    const uint8_t* selected = selected_.data() + t * stride_;
     uint64_t n_selected = 0;
-    for (int64_t row = begin; row < end; ++row) {  // a NaN is chosen, and so seen
-      const float score = bias == nullptr ? scores[row] : scores[row] + bias[row];
-      selected[row] = !(score <= weights.threshold);
+    for (int64_t row = begin; row < end; ++row) {
       n_selected += selected[row];
       any[row] |= selected[row];
     }
@@ -200,6 +197,26 @@ void SparseFfn::ListChosen(int32_t thread, const SparseWeights& weights, const I
   }
   for (int64_t row = begin; row < end; ++row) {
     if (any[row] != 0) chosen_[begin + own.n_chosen++] = static_cast<int32_t>(row);
+  }
+}
+
+// Which of rows [begin, end) the token wants: as another rank has chosen, or by their scores.
+void SparseFfn::Select(const SparseWeights& weights, const Input& input, int64_t token,
+                       int64_t begin, int64_t end) {
+  uint8_t* selected = selected_.data() + token * stride_;
+  if (!weights.choices.empty()) {
+    const uint32_t* bits = input.choices.bits + token * input.choices.stride;
+    for (int64_t row = begin; row < end; ++row) {
+      const int32_t at = weights.choices[row];
+      selected[row] = bits[at / 32] >> at % 32 & 1;
+    }
+    return;
+  }
+  const float* scores = up_.data() + token * stride_;
+  const float* bias = weights.fc2_bias;
+  for (int64_t row = begin; row < end; ++row) {  // a NaN is chosen, and so seen
+    const float score = bias == nullptr ? scores[row] : scores[row] + bias[row];
+    selected[row] = !(score <= weights.threshold);
   }
 }
 

@@ -36,7 +36,8 @@ class SparseFfn {
     const Activations* residual;  // [n_tokens, d_model]; where a predictor reads it
     const StepToken* tokens;      // [n_tokens]
     int64_t n_tokens;
-    uint32_t* fired;  // [n_neurons], where firings are counted, or null (capture.h)
+    uint32_t* fired;       // [n_neurons], where firings are counted, or null (capture.h)
+    ChoiceMemory choices;  // where another rank chooses
   };
   // Called by every thread of the team. out [n_tokens, d_model] is this rank's partial sum; each
   // thread writes its own columns, no barrier after it. `exchange` is told that the rank works.
@@ -77,6 +78,8 @@ class SparseFfn {
   void Choose(int32_t thread, const SparseWeights& weights, const Input& input);
   void Predict(int32_t thread, const SparseWeights& weights, const Input& input);
   void ListChosen(int32_t thread, const SparseWeights& weights, const Input& input);
+  void Select(const SparseWeights& weights, const Input& input, int64_t token, int64_t begin,
+              int64_t end);
   Part PartOfList(int32_t thread, const SparseWeights& weights) const;
   // Gates of the part; then the rows that fired, with their gates, to the front of it. Their
   // number.

@@ -46,7 +46,14 @@ absl::Status Shard::PlanSparseFfn(int64_t index, const ShardSpec::Layer& spec,
   AddRows(gate, spec.neurons, splits ? spec.sketch_bits : 0, f32_activations, &weights->gate);
   AddRows(Tensor(Role::kFfnUp, index), spec.neurons, 0, f32_activations, &weights->up);
   if (is_sketch && !splits) AddSketch(gate, spec.neurons, spec.sketch_bits, &weights->sketch);
-  if (spec.mode == Sparsity::kPredict) RETURN_IF_ERROR(PlanPredictor(index, spec, weights));
+  for (const Range& range : spec.choices) {
+    for (int64_t i = range.begin; i < range.end; ++i) {
+      weights->choices.push_back(static_cast<int32_t>(i));
+    }
+  }
+  if (spec.mode == Sparsity::kPredict && spec.choices.empty()) {
+    RETURN_IF_ERROR(PlanPredictor(index, spec, weights));
+  }
   PlanDown(index, spec, f32_activations, weights);
   return absl::OkStatus();
 }

@@ -38,6 +38,9 @@ absl::StatusOr<std::unique_ptr<DeviceDecode>> DeviceDecode::Create(DeviceLayers*
     layers->SetTail(
         {on_device(tail.q), on_device(tail.k), on_device(tail.v), on_device(tail.state)});
   }
+  if (const ChoiceMemory choices = exchange->choices(); choices.bits != nullptr) {
+    layers->SetChoices({on_device(choices.bits), choices.stride});
+  }
   ASSIGN_OR_RETURN(uint8_t * control, device->Allocate(sizeof(Control)));
   decode->control_ = reinterpret_cast<Control*>(control);
   ASSIGN_OR_RETURN(uint8_t * staged, device->AllocateHost(sizeof(Control)));

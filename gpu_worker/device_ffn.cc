@@ -10,7 +10,8 @@
 namespace thermocline {
 namespace {
 
-constexpr int64_t kDownTokens = 16;  // whose partial sums lie in the workspace at a time
+// Whose partial sums of ffn_down, or scores of others' neurons, lie in the workspace at a time.
+constexpr int64_t kDownTokens = 16;
 constexpr float kEverything = std::numeric_limits<float>::quiet_NaN();  // device_ops.h, thresholds
 
 int64_t RoundUp(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
@@ -38,6 +39,7 @@ DeviceFfn::Sizes DeviceFfn::SizesOf(const ModelConfig& config, const ShardSpec& 
   sizes.n_layers = static_cast<int64_t>(spec.layers.size());
   for (size_t i = 0; i < spec.layers.size(); ++i) {
     sizes.max_neurons = std::max(sizes.max_neurons, TotalSize(spec.layers[i].neurons));
+    sizes.max_decided = std::max(sizes.max_decided, TotalSize(spec.layers[i].decided));
     if (spec.layers[i].mode != Sparsity::kPredict || predictor == nullptr) continue;
     sizes.max_rank = std::max(sizes.max_rank, predictor->layers[i].rank);
   }
@@ -67,6 +69,7 @@ int64_t DeviceFfn::Place(const Sizes& sizes, uint8_t* base, Buffers* buffers) {
   carver.Take(n * rank_stride, &buffers->hidden);
   take_rows(rank_stride > 0 ? sizes.d_model : 0, &buffers->residual_q);
   take_rows(rank_stride, &buffers->hidden_q);
+  carver.Take(std::min(n, kDownTokens) * RoundUp(sizes.max_decided, 4), &buffers->decided);
   carver.Take(sizes.max_neurons, &buffers->rows);
   carver.Take(1, &buffers->n_rows);
   carver.Take(n * sizes.max_neurons, &buffers->mask);
@@ -163,7 +166,8 @@ absl::Status DeviceFfn::RunOwn(int64_t index, const Input& input, float* out) {
   const DeviceLayer& layer = shard_->layers()[index];
   DeviceCounts* counts = buffers_.counts + index;
   if (layer.mode == Sparsity::kPredict) {
-    RETURN_IF_ERROR(Choose(layer, input, counts));
+    if (!decides(index)) RETURN_IF_ERROR(Hidden(layer, input));
+    RETURN_IF_ERROR(Choose(layer, counts));
     RETURN_IF_ERROR(trace_->Mark(TraceOp::kChoose));
   }
   RETURN_IF_ERROR(is_prompt() ? GatesAndUpsOfPrompt(layer, input, counts)
@@ -196,7 +200,7 @@ absl::Status DeviceFfn::GatesAndUpsOfPrompt(const DeviceLayer& layer, const Inpu
   return product_->Multiply(layer.up, buffers_.up, neuron_stride_);
 }
 
-absl::Status DeviceFfn::Choose(const DeviceLayer& layer, const Input& input, DeviceCounts* counts) {
+absl::Status DeviceFfn::Hidden(const DeviceLayer& layer, const Input& input) {
   const DevicePredictor& predictor = layer.predictor;
   kernels::DeviceStream* stream = device_->stream();
   const int64_t d_model = sizes_.d_model, rank = predictor.fc1.n_rows;
@@ -210,21 +214,64 @@ absl::Status DeviceFfn::Choose(const DeviceLayer& layer, const Input& input, Dev
         device_->Check(ops_.quantize(stream, x, d_model, n_tokens_, d_model, q), "quantize"));
   }
   RETURN_IF_ERROR(Product(predictor.fc1, {}, q, x, d_model, buffers_.hidden, rank_stride_));
-  kernels::DeviceRows hidden_q;
-  if (!type_info(predictor.fc2.type)->is_float) hidden_q = buffers_.hidden_q;
-  hidden_q.stride = rank;
+  const kernels::DeviceRows hidden_q = HiddenRows(predictor);
   if (predictor.has_relu) {
-    RETURN_IF_ERROR(
-        device_->Check(ops_.relu_mul(stream, buffers_.hidden, nullptr, rank_stride_, nullptr,
-                                     n_tokens_, rank, buffers_.hidden, hidden_q),
-                       "relu"));
-  } else if (hidden_q.q != nullptr) {
-    RETURN_IF_ERROR(device_->Check(
-        ops_.quantize(stream, buffers_.hidden, rank_stride_, n_tokens_, rank, hidden_q),
-        "quantize"));
+    return device_->Check(ops_.relu_mul(stream, buffers_.hidden, nullptr, rank_stride_, nullptr,
+                                        n_tokens_, rank, buffers_.hidden, hidden_q),
+                          "relu");
   }
-  RETURN_IF_ERROR(Product(predictor.fc2, {}, hidden_q, buffers_.hidden, rank_stride_, buffers_.up,
-                          neuron_stride_));
+  if (hidden_q.q == nullptr) return absl::OkStatus();
+  return device_->Check(
+      ops_.quantize(stream, buffers_.hidden, rank_stride_, n_tokens_, rank, hidden_q), "quantize");
+}
+
+// The hidden layer in int8, if fc2 reads that.
+kernels::DeviceRows DeviceFfn::HiddenRows(const DevicePredictor& predictor) const {
+  const bool has_own = predictor.fc2.n_rows > 0;
+  const kernels::DeviceMatrix& fc2 = has_own ? predictor.fc2 : predictor.decided_fc2;
+  kernels::DeviceRows rows;
+  if (!type_info(fc2.type)->is_float) rows = buffers_.hidden_q;
+  rows.stride = predictor.fc1.n_rows;
+  return rows;
+}
+
+absl::Status DeviceFfn::Decide(int64_t index, const Input& input) {
+  const DeviceLayer& layer = shard_->layers()[index];
+  const DevicePredictor& predictor = layer.predictor;
+  RETURN_IF_ERROR(Hidden(layer, input));
+  const int64_t stride = RoundUp(sizes_.max_decided, 4);
+  for (int64_t begin = 0; begin < n_tokens_; begin += kDownTokens) {
+    const int64_t n = std::min(kDownTokens, n_tokens_ - begin);
+    kernels::DeviceRows hidden_q = HiddenRows(predictor);
+    if (hidden_q.q != nullptr) {
+      hidden_q.q += begin * hidden_q.stride;
+      hidden_q.scale += begin * hidden_q.stride / 32;
+      hidden_q.sum += begin * hidden_q.stride / 32;
+    }
+    RETURN_IF_ERROR(device_->Check(ops_.matmul(device_->stream(), predictor.decided_fc2, {},
+                                               hidden_q, buffers_.hidden + begin * rank_stride_,
+                                               rank_stride_, n, buffers_.decided, stride),
+                                   "matmul"));
+    kernels::DeviceSelection selection = {
+        .scores = buffers_.decided,
+        .stride = stride,
+        .bias = predictor.decided_bias,
+        .classes = step_classes_ != nullptr ? step_classes_ + begin : nullptr,
+        .n_tokens = n,
+        .n_rows = layer.n_decided};
+    SetThresholds(layer.threshold, kEverything, &selection);
+    RETURN_IF_ERROR(
+        device_->Check(ops_.select_bits(device_->stream(), selection,
+                                        choices_.bits + begin * choices_.stride, choices_.stride),
+                       "select_bits"));
+  }
+  return trace_->Mark(TraceOp::kChoose);
+}
+
+absl::Status DeviceFfn::Choose(const DeviceLayer& layer, DeviceCounts* counts) {
+  const DevicePredictor& predictor = layer.predictor;
+  RETURN_IF_ERROR(Product(predictor.fc2, {}, HiddenRows(predictor), buffers_.hidden, rank_stride_,
+                          buffers_.up, neuron_stride_));
   kernels::DeviceSelection selection = {.scores = buffers_.up,
                                         .stride = neuron_stride_,
                                         .bias = predictor.bias,
@@ -232,9 +279,9 @@ absl::Status DeviceFfn::Choose(const DeviceLayer& layer, const Input& input, Dev
                                         .n_tokens = n_tokens_,
                                         .n_rows = layer.n_neurons};
   SetThresholds(layer.threshold, kEverything, &selection);
-  return device_->Check(
-      ops_.select(stream, selection, buffers_.rows, buffers_.n_rows, buffers_.mask, counts->chosen),
-      "select");
+  return device_->Check(ops_.select(device_->stream(), selection, buffers_.rows, buffers_.n_rows,
+                                    buffers_.mask, counts->chosen),
+                        "select");
 }
 
 // Of the neurons whose gates were computed.
@@ -304,8 +351,11 @@ void DeviceFfn::CollectCounts() {
                     n_others * static_cast<uint64_t>(BytesOfRow(layer.up)) +
                     n_others * down_bytes / n_neurons;
     if (!predicts) continue;
-    counts.bytes += static_cast<uint64_t>(kernels::device_matrix_bytes(layer.predictor.fc1) +
-                                          kernels::device_matrix_bytes(layer.predictor.fc2));
+    const DevicePredictor& predictor = layer.predictor;
+    for (const kernels::DeviceMatrix& matrix :
+         {predictor.fc1, predictor.fc2, predictor.decided_fc2}) {
+      counts.bytes += static_cast<uint64_t>(kernels::device_matrix_bytes(matrix));
+    }
   }
 }
 

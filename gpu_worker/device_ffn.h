@@ -36,6 +36,7 @@ class DeviceFfn {
     int64_t max_tokens = 1;
     int64_t max_neurons = 0;   // of a layer
     int64_t max_streamed = 0;  // of a chunk
+    int64_t max_decided = 0;   // of a layer's, for CPU ranks
     int64_t max_rank = 0;      // of a layer's predictor
     int64_t d_model = 0;
     int64_t n_layers = 0;
@@ -67,6 +68,11 @@ class DeviceFfn {
     return shard_->streamer() != nullptr && n_tokens_ >= shard_->spec().stream_tokens;
   }
   bool streams(int64_t layer) const { return streams() && shard_->streamer()->n_chunks(layer) > 0; }
+  // Whether this rank chooses neurons of CPU ranks, for whom choices are; before such a step.
+  void SetChoices(const ChoiceMemory& choices) { choices_ = choices; }
+  bool decides(int64_t layer) const { return shard_->layers()[layer].n_decided > 0 && !streams(); }
+  // Chooses them. Before Run, which takes over what was computed.
+  absl::Status Decide(int64_t layer, const Input& input);
   // Into out [n_tokens, d_model], this rank's partial sum, of a layer with neurons or one that
   // streams. host: needed by steps that stream.
   absl::Status Run(int64_t layer, const Input& input, float* out, const StreamHost& host);
@@ -92,6 +98,7 @@ class DeviceFfn {
     float* hidden;                   // [max_tokens, rank_stride], of a predictor
     kernels::DeviceRows residual_q;  // [max_tokens, d_model], where a predictor reads it
     kernels::DeviceRows hidden_q;    // [max_tokens, rank]
+    float* decided;                  // [kDownTokens, RoundUp(max_decided, 4)]: scores
     int32_t *rows, *n_rows;          // [max_neurons], [1]: those chosen, then those that fire
     uint8_t* mask;                   // [max_tokens, n_neurons]: the same for each token
     uint8_t* classes;                // [max_tokens], TokenMode
@@ -107,8 +114,11 @@ class DeviceFfn {
 
   absl::Status RunOwn(int64_t index, const Input& input, float* out);
   absl::Status RunStreamed(int64_t index, const Input& input, float* out, const StreamHost& host);
+  // A predictor's, of the whole step.
+  absl::Status Hidden(const DeviceLayer& layer, const Input& input);
+  kernels::DeviceRows HiddenRows(const DevicePredictor& predictor) const;
   // Both put their choice into rows, n_rows and mask.
-  absl::Status Choose(const DeviceLayer& layer, const Input& input, DeviceCounts* counts);
+  absl::Status Choose(const DeviceLayer& layer, DeviceCounts* counts);
   absl::Status Fire(const DeviceLayer& layer, DeviceCounts* counts);
   absl::Status Product(const kernels::DeviceMatrix& weights, const kernels::RowList& list,
                        const kernels::DeviceRows& q, const float* x, int64_t x_stride, float* out,
@@ -130,6 +140,7 @@ class DeviceFfn {
   const int64_t neuron_stride_, rank_stride_;
   Buffers buffers_;
   Staged staged_;
+  ChoiceMemory choices_;  // as the device sees it
   // Of the step being run.
   int64_t n_tokens_ = 0;
   const uint8_t* step_classes_ = nullptr;  // on the device, or null: all tokens are as planned

@@ -31,6 +31,7 @@ DeviceLayers::Sizes DeviceLayers::SizesOf(const ModelConfig& config, const Shard
       kernels::attend_bytes(options.max_tokens, static_cast<int32_t>(sizes.q_width / config.d_head),
                             static_cast<int32_t>(config.d_head), options.device_ctx() - 1);
   sizes.ffn_bytes = DeviceFfn::WorkspaceBytes(ffn);
+  sizes.decides = ffn.max_decided > 0;
   if (options.max_tokens >= kGemmTokens) {
     const int64_t width = std::max({config.d_model, sizes.q_width, ffn.max_width()});
     // No tile is larger than a matrix.
@@ -59,6 +60,7 @@ int64_t DeviceLayers::Place(const ModelConfig& config, const Sizes& sizes, const
   carver.Take(n * sizes.q_width, &buffers->attention);
   carver.Take(n * sizes.q_width / config.d_head * 2, &buffers->attention_state);
   carver.Take(n * d_model, &buffers->partial);
+  carver.Take(sizes.decides ? n * d_model : 0, &buffers->next_h);
   carver.Take(options.max_logit_rows * sizes.vocab, &buffers->logits);
   carver.Take(sizes.attend_bytes, &buffers->attend);
   carver.Take(sizes.ffn_bytes, &buffers->ffn);
@@ -166,18 +168,16 @@ absl::Status DeviceLayers::Upload() {
   return trace_->Mark(TraceOp::kUpload);
 }
 
-absl::Status DeviceLayers::Norm(int64_t first_token, int64_t n_tokens, const float* weight,
-                                int64_t to) {
+absl::Status DeviceLayers::Norm(const float* x, int64_t n_tokens, const float* weight, int64_t to) {
   const int64_t d_model = config_.d_model;
   kernels::DeviceRows quantized = buffers_.input;
   quantized.stride = d_model;
   quantized.q += to * d_model;
   quantized.scale += to * d_model / 32;
   quantized.sum += to * d_model / 32;
-  return device_->Check(
-      ops_.rms_norm(device_->stream(), buffers_.h + first_token * d_model, weight, n_tokens,
-                    d_model, config_.norm_eps, buffers_.normed + to * d_model, quantized),
-      "rms_norm");
+  return device_->Check(ops_.rms_norm(device_->stream(), x, weight, n_tokens, d_model,
+                                      config_.norm_eps, buffers_.normed + to * d_model, quantized),
+                        "rms_norm");
 }
 
 // x [n_tokens, width] in f32, and quantized in buffers_.input.
@@ -217,11 +217,12 @@ absl::Status DeviceLayers::Attention(int64_t index, int64_t max_position,
     RETURN_IF_ERROR(meet());
     if (attends) RETURN_IF_ERROR(MergeTail(index));
   }
-  return attends ? AttentionOutput(layer) : absl::OkStatus();
+  if (attends) RETURN_IF_ERROR(AttentionOutput(layer));
+  return ffn_.decides(index) ? Decide(index) : absl::OkStatus();
 }
 
 absl::Status DeviceLayers::Project(const DeviceLayer& layer) {
-  RETURN_IF_ERROR(Norm(0, n_tokens_, layer.attention_norm));
+  RETURN_IF_ERROR(Norm(buffers_.h, n_tokens_, layer.attention_norm));
   RETURN_IF_ERROR(trace_->Mark(TraceOp::kNorm));
   RETURN_IF_ERROR(Products({{layer.q, buffers_.q}, {layer.k, buffers_.k}, {layer.v, buffers_.v}},
                            buffers_.normed, config_.d_model));
@@ -283,8 +284,19 @@ absl::Status DeviceLayers::AttentionOutput(const DeviceLayer& layer) {
   return trace_->Mark(TraceOp::kAttentionOutput);
 }
 
+// All of the attention is this rank's, so that it knows h before the others.
+absl::Status DeviceLayers::Decide(int64_t index) {
+  RETURN_IF_ERROR(device_->Check(ops_.add(device_->stream(), buffers_.h, buffers_.partial,
+                                          n_tokens_ * config_.d_model, buffers_.next_h),
+                                 "add"));
+  RETURN_IF_ERROR(Norm(buffers_.next_h, n_tokens_, shard_->layers()[index].ffn_norm));
+  kernels::DeviceRows input = buffers_.input;
+  input.stride = config_.d_model;
+  return ffn_.Decide(index, {buffers_.next_h, buffers_.normed, input});
+}
+
 absl::Status DeviceLayers::Ffn(int64_t index, const StreamHost& host) {
-  RETURN_IF_ERROR(Norm(0, n_tokens_, shard_->layers()[index].ffn_norm));
+  RETURN_IF_ERROR(Norm(buffers_.h, n_tokens_, shard_->layers()[index].ffn_norm));
   RETURN_IF_ERROR(trace_->Mark(TraceOp::kNorm));
   kernels::DeviceRows input = buffers_.input;
   input.stride = config_.d_model;
@@ -300,7 +312,7 @@ absl::Status DeviceLayers::Logits(int64_t n_rows, const std::function<float*(int
     end = begin + 1;
     if (row < 0) continue;
     while (end < n_tokens_ && tokens_[end].logit_row == row + end - begin) ++end;
-    RETURN_IF_ERROR(Norm(begin, end - begin, shard_->output_norm(), row));
+    RETURN_IF_ERROR(Norm(buffers_.h + begin * d_model, end - begin, shard_->output_norm(), row));
   }
   RETURN_IF_ERROR(
       Product(shard_->output(), buffers_.normed, d_model, n_rows, buffers_.logits, vocab));

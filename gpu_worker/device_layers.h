@@ -56,8 +56,12 @@ class DeviceLayers {
   // have one.
   void SetTail(const TailMemory& tail) { tail_ = tail; }
 
+  // Where CPU ranks find what is chosen for them, as the device sees it; likewise.
+  void SetChoices(const ChoiceMemory& choices) { ffn_.SetChoices(choices); }
+
   absl::Status Upload();
-  // Both into partial(); nothing where the rank has no attention, or no neurons, of the layer.
+  // Both into partial(); nothing where the rank has no attention, or no neurons, of the layer. The
+  // first also chooses the layer's neurons for CPU ranks, where that is this rank's.
   // max_position: at least that of the step, on the device. meet: of a step with a tail, called
   // twice: Exchange::Meet in the stream's order; else null.
   absl::Status Attention(int64_t layer, int64_t max_position,
@@ -96,6 +100,7 @@ class DeviceLayers {
     float *q, *k, *v, *attention;  // [max_tokens, heads of the layer with the most]
     float* attention_state;        // [max_tokens, such heads, 2]: max, sum
     float* partial;                // [max_tokens, d_model]
+    float* next_h;                 // [max_tokens, d_model], where this rank decides for others
     float* logits;                 // [max_logit_rows, vocab rows]
     uint8_t* attend;               // its workspace
     uint8_t* ffn;                  // device_ffn.h's
@@ -110,6 +115,7 @@ class DeviceLayers {
   };
   struct Sizes {
     int64_t q_width = 0, kv_width = 0, vocab = 0, attend_bytes = 0, ffn_bytes = 0;
+    bool decides = false;                           // for CPU ranks, in some layer
     std::optional<DeviceProduct::Options> product;  // of prompts; none: steps are too small for it
   };
 
@@ -125,8 +131,8 @@ class DeviceLayers {
   Buffers PlaceInWorkspace() const;
   Staged PlaceOnHost(uint8_t* host) const;
 
-  // Of tokens of h, into normed and input from row `to` on.
-  absl::Status Norm(int64_t first_token, int64_t n_tokens, const float* weight, int64_t to = 0);
+  // Of tokens of x [n_tokens, d_model], into normed and input from row `to` on.
+  absl::Status Norm(const float* x, int64_t n_tokens, const float* weight, int64_t to = 0);
   // out = weights times x [n_tokens, width], which is in int8 in buffers_.input, too.
   absl::Status Product(const kernels::DeviceMatrix& weights, const float* x, int64_t width,
                        int64_t n_tokens, float* out, int64_t out_stride);
@@ -136,6 +142,7 @@ class DeviceLayers {
   absl::Status Attend(const DeviceLayer& layer, int64_t max_position);
   absl::Status MergeTail(int64_t index);
   absl::Status AttentionOutput(const DeviceLayer& layer);
+  absl::Status Decide(int64_t index);
   int32_t n_heads(const DeviceLayer& layer) const {
     return static_cast<int32_t>(layer.n_kv_heads * config_.group_size());
   }

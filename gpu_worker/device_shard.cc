@@ -124,6 +124,7 @@ absl::Status DeviceShard::PlanLayer(int64_t index, const ShardSpec::Layer& spec)
   DeviceLayer& layer = layers_[index];
   layer.n_kv_heads = spec.kv_heads.size();
   layer.n_neurons = TotalSize(spec.neurons);
+  layer.n_decided = TotalSize(spec.decided);
   layer.mode = spec.mode;
   layer.threshold = spec.threshold;
   const Range all = {0, config_.d_model};
@@ -139,11 +140,14 @@ absl::Status DeviceShard::PlanLayer(int64_t index, const ShardSpec::Layer& spec)
     AddMatrix(Role::kAttentionV, index, {kv_rows}, all, &layer.v);
     AddMatrix(Role::kAttentionOutput, index, {all}, q_rows, &layer.o);
   }
+  if (layer.n_decided > 0 || (layer.n_neurons > 0 && spec.mode == Sparsity::kPredict)) {
+    RETURN_IF_ERROR(PlanPredictor(index, spec));
+  }
   if (layer.n_neurons == 0) return absl::OkStatus();
   AddMatrix(Role::kFfnGate, index, spec.neurons, all, &layer.gate);
   AddMatrix(Role::kFfnUp, index, spec.neurons, all, &layer.up);
   PlanDown(index, spec);
-  return spec.mode == Sparsity::kPredict ? PlanPredictor(index, spec) : absl::OkStatus();
+  return absl::OkStatus();
 }
 
 absl::Status DeviceShard::PlanPredictor(int64_t index, const ShardSpec::Layer& spec) {
@@ -161,10 +165,14 @@ absl::Status DeviceShard::PlanPredictor(int64_t index, const ShardSpec::Layer& s
   predictor->has_relu = predictor_->has_relu;
   predictor->reads_residual = predictor_->reads_residual;
   AddMatrix(predictor_file_, from.fc1, {{0, from.rank}}, {0, config_.d_model}, &predictor->fc1);
-  AddMatrix(predictor_file_, from.fc2, spec.neurons, {0, from.rank}, &predictor->fc2);
-  if (from.bias != nullptr) {
-    AddVector(predictor_file_, from.bias, spec.neurons, &predictor->bias);
-  }
+  const auto add_part = [&](const std::vector<Range>& neurons, kernels::DeviceMatrix* fc2,
+                            const float** bias) {
+    if (neurons.empty()) return;
+    AddMatrix(predictor_file_, from.fc2, neurons, {0, from.rank}, fc2);
+    if (from.bias != nullptr) AddVector(predictor_file_, from.bias, neurons, bias);
+  };
+  add_part(spec.neurons, &predictor->fc2, &predictor->bias);
+  add_part(spec.decided, &predictor->decided_fc2, &predictor->decided_bias);
   return absl::OkStatus();
 }
 

@@ -23,6 +23,9 @@ namespace thermocline {
 struct DevicePredictor {
   kernels::DeviceMatrix fc1, fc2;  // [rank, d_model], [n_neurons, rank]
   const float* bias = nullptr;     // [n_neurons], or null
+  // Of neurons of CPU ranks for which this one decides, [n_decided, rank], [n_decided].
+  kernels::DeviceMatrix decided_fc2;
+  const float* decided_bias = nullptr;
   bool has_relu = false;
   bool reads_residual = false;
 };
@@ -30,6 +33,7 @@ struct DevicePredictor {
 struct DeviceLayer {
   int64_t n_kv_heads = 0;
   int64_t n_neurons = 0;
+  int64_t n_decided = 0;
   Sparsity mode = Sparsity::kOff;
   float threshold = 0;                    // of the mode's score
   const float* attention_norm = nullptr;  // [d_model]

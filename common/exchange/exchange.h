@@ -102,6 +102,11 @@ class Exchange {
   }
   virtual TailMemory tail() { return {}; }  // null where the exchange is not in this host's memory
 
+  // Of layers of which a rank decides for others: it writes them before it arrives with the partial
+  // sum of the attention, of which it has all; they are read until the layer's next exchange. Null
+  // where no layer has one, or where the exchange is not in this host's memory.
+  virtual ChoiceMemory choices() { return {}; }
+
   // This rank's slice of logit row `row`: [vocab_end - vocab_begin] f32, then the step is done.
   virtual float* Logits(int32_t row) = 0;
   virtual absl::Status FinishStep() = 0;  // leader

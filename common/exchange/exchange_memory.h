@@ -16,6 +16,13 @@ struct TailMemory {
   float* state = nullptr;  // [n_tokens, n_heads, 2 + d_head]: max, sum, o over the tail positions
 };
 
+// Which neurons of a layer the rank that decides for others has chosen: bit i % 32 of word i / 32
+// is the i-th of all that it decides on.
+struct ChoiceMemory {
+  uint32_t* bits = nullptr;  // [n_tokens, stride]
+  int64_t stride = 0;        // a multiple of 4
+};
+
 // What belongs to each partial: of which exchange it is. Written before its rank arrives.
 struct alignas(64) PartialHeader {
   uint32_t epoch;

@@ -26,13 +26,19 @@ constexpr double kMaxBytes = 1099511627776.0;  // 2^40
 
 uint64_t RoundUp(uint64_t n, uint64_t unit) { return (n + unit - 1) / unit * unit; }
 
+// Words of a token's choices, in whole 16 bytes.
+uint64_t ChoiceStride(const ExchangeShape& shape) {
+  return RoundUp(static_cast<uint64_t>(shape.n_choices), 4 * 32) / 32;
+}
+
 std::string Describe(const ExchangeShape& s) {
   const std::string tail =
       fmt::format(", positions from {} of {} heads ({} KV) of {} values", s.tail.begin,
                   s.tail.n_heads, s.tail.n_kv_heads, s.tail.d_head);
-  return fmt::format("{} ranks, {} tokens, d_model {}, {} layers, n_vocab {}, {} logit rows{}",
+  return fmt::format("{} ranks, {} tokens, d_model {}, {} layers, n_vocab {}, {} logit rows{}{}",
                      s.n_ranks, s.max_tokens, s.d_model, s.n_layers, s.n_vocab, s.max_logit_rows,
-                     s.tail.begin > 0 ? tail : "");
+                     s.tail.begin > 0 ? tail : "",
+                     s.n_choices > 0 ? fmt::format(", {} choices", s.n_choices) : "");
 }
 
 absl::Status NotOurs(const std::string& what) {
@@ -46,7 +52,7 @@ absl::Status NotOurs(const std::string& what) {
 
 absl::Status ExchangeShape::Check() const {
   if (n_ranks < 1 || max_tokens < 1 || d_model < 1 || n_layers < 1 || n_vocab < 1 ||
-      max_logit_rows < 1) {
+      max_logit_rows < 1 || n_choices < 0) {
     return absl::InvalidArgumentError(
         fmt::format("exchange of {}: every size must be positive", Describe(*this)));
   }
@@ -61,7 +67,8 @@ absl::Status ExchangeShape::Check() const {
   const double tail_values = double{1} * max_tokens *
                              (double{2} * tail.n_heads + double{2} * tail.n_kv_heads) *
                              (tail.d_head + 2.0);
-  const double bytes = 4.0 * (vectors + tail_values + double{1} * max_logit_rows * n_vocab);
+  const double bytes = 4.0 * (vectors + tail_values + double{1} * max_logit_rows * n_vocab) +
+                       double{1} * max_tokens * n_choices / 8;
   if (bytes >= kMaxBytes) {
     return absl::InvalidArgumentError(
         fmt::format("exchange of {}: would take {:.0f} bytes, more than 2^40; lower --batch-size",
@@ -115,7 +122,9 @@ Segment::Layout::Layout(const ExchangeShape& shape) {
   tail_k = tail_q + tail_bytes(tail.n_heads, tail.d_head);
   tail_v = tail_k + tail_bytes(tail.n_kv_heads, tail.d_head);
   tail_state = tail_v + tail_bytes(tail.n_kv_heads, tail.d_head);
-  logits = tail_state + tail_bytes(tail.n_heads, 2 + tail.d_head);
+  choices = tail_state + tail_bytes(tail.n_heads, 2 + tail.d_head);
+  logits =
+      choices + RoundUp(4 * static_cast<uint64_t>(shape.max_tokens) * ChoiceStride(shape), kPage);
   end = RoundUp(logits + uint64_t{4} * shape.max_logit_rows * shape.n_vocab, kPage);
 }
 
@@ -244,6 +253,11 @@ TailMemory Segment::tail() {
   if (shape_.tail.begin == 0) return {};
   return {At<float>(layout_.tail_q), At<float>(layout_.tail_k), At<float>(layout_.tail_v),
           At<float>(layout_.tail_state)};
+}
+
+ChoiceMemory Segment::choices() {
+  if (shape_.n_choices == 0) return {};
+  return {At<uint32_t>(layout_.choices), static_cast<int64_t>(ChoiceStride(shape_))};
 }
 
 float* Segment::logits(int32_t row) {

@@ -16,7 +16,7 @@ namespace thermocline {
 
 // Of everything that processes of a fleet share as plain bytes: the segment, and StepToken, which
 // also travels in frames. Counts up with every change of it.
-inline constexpr uint32_t kExchangeLayout = 4;
+inline constexpr uint32_t kExchangeLayout = 5;
 
 // A context whose K and V lie in two places: positions below `begin` with the layer's heads, on
 // GPUs; the tail, from there on, in the memory of CPU ranks (plan.h).
@@ -38,6 +38,7 @@ struct ExchangeShape {
   int32_t n_vocab = 0;
   int32_t max_logit_rows = 0;  // of one step
   TailShape tail = {};
+  int32_t n_choices = 0;  // neurons of a layer that one rank decides on for others, at most
 
   bool operator==(const ExchangeShape&) const = default;
   absl::Status Check() const;  // all positive, the total below 2^40 bytes
@@ -106,7 +107,10 @@ class Segment {
   // [max_tokens, d_model]. One is enough: a rank adds its slice of exchange e+1 when all have
   // arrived in e+1, so when all have read the sums of e.
   float* reduced();
-  TailMemory tail();           // null without tail positions
+  TailMemory tail();  // null without tail positions
+  // Null without choices. One is enough: the next layer's are written when all have computed this
+  // one's.
+  ChoiceMemory choices();
   float* logits(int32_t row);  // [n_vocab]
 
   // Sets the abort word and wakes all who wait. The first reason stays.
@@ -120,7 +124,7 @@ class Segment {
   struct Layout {
     explicit Layout(const ExchangeShape& shape);
     uint64_t arrived, heartbeats, partial_headers, tokens, x, partials, partial_stride, reduced,
-        tail_q, tail_k, tail_v, tail_state, logits, end;
+        tail_q, tail_k, tail_v, tail_state, choices, logits, end;
   };
   friend struct ExchangeShape;
 

@@ -25,6 +25,7 @@ class ShmExchange : public Exchange, public DeviceAccess {
   absl::Status ArriveSlices() override;
   void Collect(float* h, int64_t begin, int64_t end) override;
   TailMemory tail() override { return segment_->tail(); }
+  ChoiceMemory choices() override { return segment_->choices(); }
   float* Logits(int32_t row) override;
   absl::Status FinishStep() override;
   DeviceAccess* device_access() override { return this; }

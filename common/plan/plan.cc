@@ -53,6 +53,19 @@ absl::Status CheckCover(const std::string& what, std::vector<OwnedRange> parts, 
   return absl::OkStatus();
 }
 
+// It knows h before the others only where all of the attention is its own.
+absl::Status CheckDecider(const Plan& plan, const LayerPlan& layer, int64_t index,
+                          const ModelConfig& config) {
+  if (layer.decider < 0) return absl::OkStatus();
+  const bool is_gpu = plan.ranks[layer.decider].kind == RankKind::kGpu;
+  const bool has_all = layer.kv_heads[layer.decider].size() == config.n_kv_heads;
+  if (layer.mode == Sparsity::kPredict && is_gpu && has_all) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("layer {}: its decider is rank {}; only in mode predict, and only a rank of kind "
+                  "gpu that has all kv_heads of the layer, may decide for others",
+                  index, layer.decider));
+}
+
 absl::Status CheckMode(const LayerPlan& layer, int64_t index, int32_t n_ranks) {
   const bool is_sketch = layer.mode == Sparsity::kSketch;
   if (is_sketch ? layer.sketch_bits < 1 || layer.sketch_bits > kMaxSketchBits
@@ -193,6 +206,7 @@ absl::Status CheckPlan(const Plan& plan, const ModelConfig& config, const std::s
     const auto index = static_cast<int64_t>(i);
     RETURN_IF_ERROR(CheckLayer(plan.layers[i], index, n_ranks, config, neuron_unit));
     RETURN_IF_ERROR(CheckTail(plan, plan.layers[i], index, config));
+    RETURN_IF_ERROR(CheckDecider(plan, plan.layers[i], index, config));
   }
   if (static_cast<int32_t>(plan.vocab.size()) != n_ranks) {
     return absl::InvalidArgumentError(

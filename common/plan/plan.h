@@ -45,7 +45,9 @@ struct LayerPlan {
   // [n_ranks], in plans with a gpu_ctx; else empty. KV heads that GPU ranks hold, of which a CPU
   // rank without heads of its own in this layer has the K and V of all positions from gpu_ctx on.
   std::vector<Range> tail_heads = {};
-  int32_t decider = -1;              // rank that predicts for all; -1: each for its own neurons
+  // In mode predict: the GPU rank with all heads of the layer that predicts for CPU ranks, too; -1:
+  // each rank for its own neurons.
+  int32_t decider = -1;
   std::vector<double> predicted_us;  // [n_ranks] of this layer in decode; empty: not predicted
   bool operator==(const LayerPlan&) const = default;
 };

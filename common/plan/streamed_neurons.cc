@@ -3,20 +3,9 @@
 
 #include <algorithm>
 
+#include "common/plan/decided_neurons.h"
+
 namespace thermocline {
-namespace {
-
-// Ascending pieces, those that touch as one.
-void Append(const Range& piece, std::vector<Range>* ranges) {
-  if (!ranges->empty() && ranges->back().end == piece.begin) {
-    ranges->back().end = piece.end;
-  } else {
-    ranges->push_back(piece);
-  }
-}
-
-}  // namespace
-
 std::vector<std::vector<Range>> CutNeurons(const std::vector<Range>& neurons, int64_t n_runs) {
   int64_t total = 0;
   for (const Range& range : neurons) total += range.size();
@@ -27,7 +16,7 @@ std::vector<std::vector<Range>> CutNeurons(const std::vector<Range>& neurons, in
       end = std::min(range.end, (begin / kNeuronUnit + 1) * kNeuronUnit);
       if (begin / kNeuronUnit != block) run = seen * n_runs / total;
       block = begin / kNeuronUnit;
-      Append({begin, end}, &runs[run]);
+      AppendRange({begin, end}, &runs[run]);
       seen += end - begin;
     }
   }
@@ -37,21 +26,13 @@ std::vector<std::vector<Range>> CutNeurons(const std::vector<Range>& neurons, in
 std::vector<Range> StreamedNeurons(const Plan& plan, int64_t layer, int32_t rank,
                                    const std::vector<int32_t>& order) {
   if (plan.stream_tokens == 0 || plan.ranks[rank].kind != RankKind::kGpu) return {};
-  std::vector<Range> pieces, held;
   int64_t n_gpus = 0, number = 0;  // of the rank among GPU ranks
   for (int32_t r = 0; r < plan.n_ranks(); ++r) {
-    if (plan.ranks[r].kind == RankKind::kGpu) {
-      if (r < rank) ++number;
-      ++n_gpus;
-      continue;
-    }
-    const std::vector<Range> own = FileNeurons(plan.layers[layer], r, order);
-    pieces.insert(pieces.end(), own.begin(), own.end());
+    if (plan.ranks[r].kind != RankKind::kGpu) continue;
+    if (r < rank) ++number;
+    ++n_gpus;
   }
-  std::sort(pieces.begin(), pieces.end(),
-            [](const Range& a, const Range& b) { return a.begin < b.begin; });
-  for (const Range& piece : pieces) Append(piece, &held);
-  return CutNeurons(held, n_gpus)[number];
+  return CutNeurons(NeuronsOfCpus(plan, layer, order), n_gpus)[number];
 }
 
 }  // namespace thermocline

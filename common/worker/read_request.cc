@@ -69,6 +69,23 @@ bool IsTailOf(const ModelConfig& config, const TailShape& tail) {
                              tail.n_kv_heads == config.n_kv_heads && tail.d_head == config.d_head);
 }
 
+// n_choices: those that there is room for in the exchange.
+absl::Status CheckChoices(const ShardSpec::Layer& layer, const ModelConfig& config,
+                          int64_t n_choices, const std::string& where) {
+  if (layer.decided.empty() && layer.choices.empty()) return absl::OkStatus();
+  const bool has_all = layer.kv_heads.size() == config.n_kv_heads;
+  const bool decides_well = layer.decided.empty() || has_all;
+  const bool fits = TotalSize(layer.decided) <= n_choices &&
+                    (layer.choices.empty() || layer.choices.back().end <= n_choices);
+  const bool are_own =
+      layer.choices.empty() || TotalSize(layer.choices) == TotalSize(layer.neurons);
+  if (layer.mode == Sparsity::kPredict && decides_well && fits && are_own) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("{}decided neurons and choices go with mode predict, the former with all "
+                  "kv_heads, the latter one for each neuron, both up to the exchange's {}",
+                  where, n_choices));
+}
+
 absl::Status CheckStreaming(const ShardSpec& spec) {
   const bool streams = std::any_of(spec.layers.begin(), spec.layers.end(),
                                    [](const auto& layer) { return !layer.streamed.empty(); });
@@ -107,6 +124,11 @@ absl::StatusOr<ShardSpec> SpecFromRequest(const worker::v1::ConfigureRequest& re
                      ReadNeurons(message.neuron_bounds(), config, where + "neurons"));
     ASSIGN_OR_RETURN(layer.streamed,
                      ReadNeurons(message.streamed_bounds(), config, where + "streamed neurons"));
+    ASSIGN_OR_RETURN(layer.decided,
+                     ReadNeurons(message.decided_bounds(), config, where + "decided neurons"));
+    ASSIGN_OR_RETURN(layer.choices,
+                     ReadNeurons(message.choice_bounds(), config, where + "choices"));
+    RETURN_IF_ERROR(CheckChoices(layer, config, request.exchange().n_choices(), where));
     spec.layers.push_back(std::move(layer));
   }
   spec.f32_activations = request.f32_activations();
@@ -127,6 +149,7 @@ absl::StatusOr<ExchangeShape> ShapeFromRequest(const worker::v1::ConfigureReques
   shape.n_vocab = message.n_vocab();
   shape.max_logit_rows = message.max_logit_rows();
   shape.tail = {message.tail_begin(), message.n_heads(), message.n_kv_heads(), message.d_head()};
+  shape.n_choices = message.n_choices();
   RETURN_IF_ERROR(shape.Check());
   if (shape.n_ranks != request.n_ranks() || shape.d_model != config.d_model ||
       shape.n_layers != config.n_layers || shape.n_vocab != config.n_vocab ||

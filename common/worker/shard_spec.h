@@ -20,6 +20,10 @@ struct ShardSpec {
     float threshold = 0;      // of the mode's score: predict, sketch, threshold
     Range tail_heads = {};    // of other ranks: their K and V of the tail (plan.h) are held here
     std::vector<Range> streamed = {};  // GPU: read in long prompts, none of `neurons`
+    // Mode predict. A GPU's: CPU ranks' neurons that it chooses for them. A CPU's: the places of
+    // `neurons` among those that a GPU chooses from; none: it chooses by itself.
+    std::vector<Range> decided = {};
+    std::vector<Range> choices = {};
   };
   std::vector<Layer> layers;  // [n_layers]
   Range vocab;

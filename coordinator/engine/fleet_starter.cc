@@ -8,6 +8,7 @@
 #include <random>
 #include <thread>
 
+#include "common/plan/decided_neurons.h"
 #include "common/plan/streamed_neurons.h"
 #include "common/rpc/channel.h"
 #include "common/util/status_macros.h"
@@ -148,7 +149,7 @@ absl::Status FleetStarter::MakePlan() {
                                           .n_kv_tokens = n_ctx * options.n_slots *
                                                          (options.kv_type == "f32" ? 2 : 1),
                                           .gpu_kv_share = options.kv_type == "q8_0" ? kQ8Share : 1,
-                                          .may_have_tail = options.transport != "grpc",
+                                          .shares_memory = options.transport != "grpc",
                                           .batch_size = options.batch_size,
                                           .max_logit_rows = options.max_logit_rows,
                                           .gpus = std::move(gpus.devices),
@@ -165,6 +166,7 @@ absl::Status FleetStarter::MakePlan() {
     fleet_->n_ctx_ = std::min(fleet_->n_ctx_, kUnaskedContext);
   }
   RETURN_IF_ERROR(SetTail());
+  RETURN_IF_ERROR(SetDeciders());
   const bool is_short = fleet_->options_.batch_size < plan->stream_tokens;
   if (is_short || !HasAllDevices(*plan)) plan->stream_tokens = 0;
   return SetThresholds(model, *plan, &setup_);
@@ -184,6 +186,23 @@ absl::Status FleetStarter::SetTail() {
         "memory, and worker {} is not; lower --ctx-size to {}, or leave out --transport "
         "grpc and workers on other hosts",
         fleet_->n_ctx_, plan->gpu_ctx, rank, plan->gpu_ctx));
+  }
+  return absl::OkStatus();
+}
+
+// CPU ranks choose for themselves where their GPU is not there.
+absl::Status FleetStarter::SetDeciders() {
+  Plan* plan = &fleet_->plan_;
+  for (LayerPlan& layer : plan->layers) {
+    if (layer.decider >= 0 && plan->ranks[layer.decider].device.empty()) layer.decider = -1;
+  }
+  for (int32_t rank = 0; MaxChoices(*plan) > 0 && rank < plan->n_ranks(); ++rank) {
+    if (UsesSharedMemory(rank)) continue;
+    return absl::UnimplementedError(fmt::format(
+        "a GPU that decides for CPU ranks needs all workers in shared memory, and worker {} is "
+        "not; take \"decider\" out of the plan, or leave out --transport grpc and workers on other "
+        "hosts",
+        rank));
   }
   return absl::OkStatus();
 }
@@ -254,6 +273,7 @@ absl::Status FleetStarter::MakeSegment() {
     shape.tail = {static_cast<int32_t>(fleet_->plan_.gpu_ctx), static_cast<int32_t>(config.n_heads),
                   static_cast<int32_t>(config.n_kv_heads), static_cast<int32_t>(config.d_head)};
   }
+  shape.n_choices = static_cast<int32_t>(MaxChoices(fleet_->plan_));
   const uint32_t epoch = std::random_device()();
   ASSIGN_OR_RETURN(fleet_->segment_, Segment::Create(shape, epoch, spin_us_));
   fleet_->driver_ = std::make_unique<StepDriver>(fleet_->segment_.get());
@@ -316,6 +336,13 @@ worker::v1::ConfigureRequest FleetStarter::ConfigureRequestFor(int32_t rank) con
     message->set_begin(range.begin);
     message->set_end(range.end);
   };
+  const auto set_bounds = [](google::protobuf::RepeatedField<uint32_t>* bounds,
+                             const std::vector<Range>& ranges) {
+    for (const Range& range : ranges) {
+      bounds->Add(static_cast<uint32_t>(range.begin));
+      bounds->Add(static_cast<uint32_t>(range.end));
+    }
+  };
   const Plan& plan = fleet_->plan_;
   worker::v1::ConfigureRequest request;
   request.set_version(kVersion);
@@ -330,14 +357,11 @@ worker::v1::ConfigureRequest FleetStarter::ConfigureRequestFor(int32_t rank) con
     if (!layer.tail_heads.empty()) set(shard->mutable_tail_heads(), layer.tail_heads[rank]);
     std::vector<int32_t> order;
     if (!plan.profile_hash.empty()) order = HottestFirst(setup_.profile->layers[i]);
-    for (const Range& range : FileNeurons(layer, rank, order)) {
-      shard->add_neuron_bounds(static_cast<uint32_t>(range.begin));
-      shard->add_neuron_bounds(static_cast<uint32_t>(range.end));
-    }
-    for (const Range& range : StreamedNeurons(plan, static_cast<int64_t>(i), rank, order)) {
-      shard->add_streamed_bounds(static_cast<uint32_t>(range.begin));
-      shard->add_streamed_bounds(static_cast<uint32_t>(range.end));
-    }
+    const auto index = static_cast<int64_t>(i);
+    set_bounds(shard->mutable_neuron_bounds(), FileNeurons(layer, rank, order));
+    set_bounds(shard->mutable_streamed_bounds(), StreamedNeurons(plan, index, rank, order));
+    set_bounds(shard->mutable_decided_bounds(), DecidedNeurons(plan, index, rank, order));
+    set_bounds(shard->mutable_choice_bounds(), ChoicesOfRank(plan, index, rank, order));
     shard->set_mode(static_cast<worker::v1::LayerShard::Mode>(layer.mode));
     shard->set_sketch_bits(layer.sketch_bits);
     shard->set_threshold(setup_.thresholds[i]);
@@ -368,6 +392,7 @@ worker::v1::ConfigureRequest FleetStarter::ConfigureRequestFor(int32_t rank) con
   message->set_n_heads(shape.tail.n_heads);
   message->set_n_kv_heads(shape.tail.n_kv_heads);
   message->set_d_head(shape.tail.d_head);
+  message->set_n_choices(shape.n_choices);
   request.set_epoch(fleet_->segment_->header().epoch);
   request.set_spin_us(spin_us_);
   request.set_exchange_layout(kExchangeLayout);

@@ -23,6 +23,7 @@ class FleetStarter {
   absl::StatusOr<GpuDevices> FindGpus();
   absl::Status NameDevices();
   absl::Status SetTail();
+  absl::Status SetDeciders();
   absl::Status MakeSegment();
   absl::Status StartWorkers();
   absl::Status ConfigureWorkers();

@@ -55,7 +55,8 @@ double GpuStepBytes(const StartPlanOptions& options, const ModelConfig& config) 
     gemm = kGemmBytes + std::min(kTileBytes, 2 * d_model * std::max(d_model, d_ff)) +
            2 * static_cast<double>(options.batch_size) * std::max(d_model, d_ff);
   }
-  return StepBytes(options, config) + down_parts + attention_parts + gemm;
+  const double decided = sizeof(float) * kDownTokens * d_ff;  // scores, for CPU ranks
+  return StepBytes(options, config) + down_parts + attention_parts + gemm + decided;
 }
 
 // The emulated device streams nothing that it was not told to.
@@ -208,7 +209,7 @@ absl::StatusOr<Plan> PlanForStart(const StartPlanOptions& options, const Sparsit
   PlacementRequest request;
   request.n_ctx = request.n_kv_tokens = options.n_kv_tokens;
   request.n_session_ctx = options.n_ctx;
-  request.may_have_tail = options.may_have_tail;
+  request.shares_memory = options.shares_memory;
   request.cpu_workspace_bytes = kProgramBytes + StepBytes(options, model.config());
   request.gpu_workspace_bytes = GpuStepBytes(options, model.config());
   if (MayStream(options)) request.gpu_workspace_bytes += StreamBytes(shape);

@@ -20,7 +20,7 @@ struct StartPlanOptions {
   int64_t n_ctx = 1;          // positions of a session
   int64_t n_kv_tokens = 0;    // of KV cache in f16 that there must be memory for
   double gpu_kv_share = 1;    // that a GPU's KV cache takes of what it would in f16
-  bool may_have_tail = true;  // as PlacementRequest's
+  bool shares_memory = true;  // as PlacementRequest has it
   int64_t batch_size = 1;     // of a step, at most
   int64_t max_logit_rows = 1;
   std::vector<GpuDevice> gpus;         // one rank each, before the CPUs'

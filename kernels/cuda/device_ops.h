@@ -126,6 +126,9 @@ struct DeviceOps {
                                int64_t stride, const uint8_t* mask, int64_t n_tokens, int64_t n,
                                float* out, const DeviceRows& quantized);
 
+  // out[i] = a[i] + b[i], n values (a multiple of 4), all 16-byte aligned. The CPU's bits.
+  LaunchError (*add)(DeviceStream* stream, const float* a, const float* b, int64_t n, float* out);
+
   // Exchange `number` of a step of one token: leaves partial [n] (null: nothing to add) in the
   // segment, arrives, waits for the other ranks; then h[i] = ((h[i] + partial of rank 0) + partial
   // of rank 1) + ..., n a multiple of 4. The CPU's bits. Where it could not wait to the end, *state
@@ -142,6 +145,12 @@ struct DeviceOps {
   // adds the mask's ones to [0], the list's length to [1]. One block.
   LaunchError (*select)(DeviceStream* stream, const DeviceSelection& selection, int32_t* rows,
                         int32_t* n, uint8_t* mask, uint64_t* counts);
+
+  // The same choice as bits, for those who compute these rows elsewhere: bit row % 32 of bits[t *
+  // stride + row / 32]; those behind the last row are 0. A mask does not count. bits may be the
+  // host's memory, registered with the device: each word is written once.
+  LaunchError (*select_bits)(DeviceStream* stream, const DeviceSelection& selection, uint32_t* bits,
+                             int64_t stride);
 
   // out[t * n_cols + col] = sum over i of a[t * a_stride + i] * the weight of neuron list.rows[i],
   // i ascending in chunks of 64 from the first, chunks added in order: one f32 fma each, with the

@@ -1,4 +1,4 @@
-// The gated activations.
+// The gated activations, and sums.
 #include "kernels/cuda/exp.cuh"
 #include "kernels/cuda/functions.cuh"
 #include "kernels/cuda/quantize.cuh"
@@ -79,7 +79,23 @@ LaunchError launch_gated(DeviceStream* stream, const float* gate, const float* u
                 quantized);
 }
 
+__global__ void __launch_bounds__(kThreads)
+    add_kernel(const float4* a, const float4* b, int64_t n_quads, float4* out) {
+  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i >= n_quads) return;
+  const float4 x = a[i], y = b[i];
+  out[i] = make_float4(__fadd_rn(x.x, y.x), __fadd_rn(x.y, y.y), __fadd_rn(x.z, y.z),
+                       __fadd_rn(x.w, y.w));
+}
+
 }  // namespace
+
+LaunchError add(DeviceStream* stream, const float* a, const float* b, int64_t n, float* out) {
+  if (n == 0) return 0;
+  return LAUNCH(stream, static_cast<unsigned>(div_up(n, kThreads * kQuad)), kThreads, 0, add_kernel,
+                reinterpret_cast<const float4*>(a), reinterpret_cast<const float4*>(b), n / kQuad,
+                reinterpret_cast<float4*>(out));
+}
 
 LaunchError relu_mul(DeviceStream* stream, const float* gate, const float* up, int64_t stride,
                      const uint8_t* mask, int64_t n_tokens, int64_t n, float* out,

@@ -21,11 +21,14 @@ LaunchError silu_mul(DeviceStream* stream, const float* gate, const float* up, i
 LaunchError relu_relu_mul(DeviceStream* stream, const float* gate, const float* up, int64_t stride,
                           const uint8_t* mask, int64_t n_tokens, int64_t n, float* out,
                           const DeviceRows& quantized);
+LaunchError add(DeviceStream* stream, const float* a, const float* b, int64_t n, float* out);
 LaunchError exchange(DeviceStream* stream, const ExchangeMemory& memory, const DeviceStep* step,
                      uint32_t number, const float* partial, float* h, int64_t n, uint32_t* state,
                      int64_t* times);
 LaunchError select(DeviceStream* stream, const DeviceSelection& selection, int32_t* rows,
                    int32_t* n, uint8_t* mask, uint64_t* counts);
+LaunchError select_bits(DeviceStream* stream, const DeviceSelection& selection, uint32_t* bits,
+                        int64_t stride);
 LaunchError add_neurons(DeviceStream* stream, const DeviceNeurons& w, const RowList& list,
                         const float* a, int64_t a_stride, int64_t n_tokens, float* out,
                         void* workspace);

@@ -1,6 +1,7 @@
 // Which rows a step computes, from their scores: one block, so that the list is ascending without
 // any atomic operation.
 #include "kernels/cuda/functions.cuh"
+#include "kernels/cuda/selection.cuh"
 
 namespace thermocline::kernels::SIMT_DEVICE {
 namespace {
@@ -9,11 +10,6 @@ constexpr int kWarps = 32;
 constexpr int kPartRows = 32 * kWarp;  // of a warp at most: 32 a lane, as bits
 constexpr int kRoundRows = kWarps * kPartRows;
 constexpr int kInFlight = 8;  // scores that a lane waits for at once
-
-__device__ __forceinline__ float threshold_of(const DeviceSelection& s, int64_t token) {
-  const int number = s.classes == nullptr ? 0 : s.classes[token];
-  return number == 0 ? s.thresholds[0] : number == 1 ? s.thresholds[1] : s.thresholds[2];
-}
 
 // Fills the mask for rows [begin, end), at most kPartRows, and adds its ones to *n_ones. Returns
 // the lane's bits: i says whether any token chose row begin + 32 * i + lane.
@@ -31,16 +27,14 @@ __device__ __forceinline__ unsigned mark(const DeviceSelection& s, int begin, in
       for (int i = 0; i < kInFlight; ++i) {
         const int row = begin + (first + i) * kWarp + lane;
         if (row >= end) continue;
-        scores[i] = s.scores[t * s.stride + row];
-        if (s.bias != nullptr) scores[i] = __fadd_rn(scores[i], s.bias[row]);
-        if (s.is_magnitude) scores[i] = fabsf(scores[i]);
+        scores[i] = score_of(s, t, row);
         is_among[i] = !s.is_among_mask || mask_of_token[row] != 0;
       }
 #pragma unroll
       for (int i = 0; i < kInFlight; ++i) {
         const int row = begin + (first + i) * kWarp + lane;
         if (row >= end) continue;
-        const bool chosen = is_among[i] && !(scores[i] <= threshold);  // NaNs too
+        const bool chosen = is_among[i] && !(scores[i] <= threshold);  // NaNs, too
         mask_of_token[row] = chosen;
         *n_ones += chosen;
         bits |= static_cast<unsigned>(chosen) << (first + i);

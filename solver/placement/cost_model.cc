@@ -115,7 +115,11 @@ double CostModel::OutputBytes(const Range& rows) const {
 double CostModel::PredictorBytes(int64_t layer, const LayerPlan& plan, int32_t rank,
                                  int64_t n_neurons) const {
   if (plan.mode != Sparsity::kPredict) return 0;
-  if (plan.decider >= 0) n_neurons = plan.decider == rank ? shape_.config.d_ff : 0;
+  const auto is_cpu = [this](int32_t r) { return hardware_.ranks[r].kind == RankKind::kCpu; };
+  if (plan.decider >= 0 && is_cpu(rank)) return 0;
+  for (int32_t r = 0; plan.decider == rank && r < std::ssize(plan.neurons); ++r) {
+    if (is_cpu(r)) n_neurons += Count(plan.neurons[r]);
+  }
   if (n_neurons == 0) return 0;
   const LayerShape& shape = shape_.layers[layer];
   return shape.fc1_bytes + static_cast<double>(n_neurons) * shape.fc2_neuron_bytes;

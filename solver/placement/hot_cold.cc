@@ -24,12 +24,14 @@ class Planner {
  public:
   // gpu_ctx: as the plan's.
   Planner(const ModelShape& shape, const Hardware& hardware, const FiringKnowledge& firing,
-          const std::vector<LayerMode>& modes, const PlacementRequest& request, int64_t gpu_ctx)
+          const std::vector<LayerMode>& modes, const PlacementRequest& request, int64_t gpu_ctx,
+          bool may_decide)
       : shape_(shape),
         hardware_(hardware),
         request_(request),
         cost_(shape_, hardware_, request_.engine, request_.n_ctx, request.n_session_ctx),
-        n_ranks_(static_cast<int32_t>(hardware.ranks.size())) {
+        n_ranks_(static_cast<int32_t>(hardware.ranks.size())),
+        may_decide_(may_decide) {
     fleet_.plan.gpu_ctx = gpu_ctx;
     fleet_.firing = firing;
     fleet_.modes = modes;
@@ -145,21 +147,23 @@ class Planner {
       fleet_.plan.layers[l].mode = fleet_.modes[l].mode;
       fleet_.plan.layers[l].sketch_bits = fleet_.modes[l].sketch_bits;
       if (fleet_.modes[l].mode == Sparsity::kPredict) {
-        fleet_.plan.layers[l].decider = FastestGpu();
+        fleet_.plan.layers[l].decider = Decider();
       }
     }
     fleet_.plan.vocab.assign(n_ranks_, {});
-    PlaceDeciders();
+    for (int64_t l = 0; l < n_layers(); ++l) AddPredictor(l, 1);
     return absl::OkStatus();
   }
 
-  // -1 without a GPU. A GPU reads the whole predictor faster than a CPU its part of it.
-  int32_t FastestGpu() const {
-    int32_t fastest = -1;
+  // The GPU, if there is one; of several none has all of a layer's attention, as deciders must.
+  int32_t Decider() const {
+    int32_t gpu = -1, n_gpus = 0;
     for (int32_t r = 0; r < n_ranks_; ++r) {
-      if (is_gpu(r) && (fastest < 0 || cost_.UsPerByte(r) < cost_.UsPerByte(fastest))) fastest = r;
+      if (!is_gpu(r)) continue;
+      gpu = r;
+      ++n_gpus;
     }
-    return fastest;
+    return may_decide_ && n_gpus == 1 ? gpu : -1;
   }
 
   std::vector<Range> SplitHeads(const std::vector<double>& shares) const {
@@ -275,23 +279,27 @@ class Planner {
       // Without an order of neurons a layer lies on one kind of rank.
       if (has_order() && !AllZero(gpus) && AddAttention(l, gpus, false)) continue;
       AddAttention(l, AllZero(cpus) ? gpus : cpus, true);
+      if (!AllZero(cpus)) EachDecides(l);
     }
   }
 
-  // The predictor: whole on the rank that decides for all; else fc1 on every rank, fc2 with the
-  // neurons.
-  void PlaceDeciders() {
-    for (int64_t l = 0; l < n_layers(); ++l) {
-      const LayerPlan& layer = fleet_.plan.layers[l];
-      if (layer.mode != Sparsity::kPredict) continue;
-      for (int32_t r = 0; r < n_ranks_; ++r) {
-        if (layer.decider >= 0 && layer.decider != r) continue;
-        const double fc2 = layer.decider < 0 ? 0
-                                             : shape_.layers[l].fc2_neuron_bytes *
-                                                   static_cast<double>(shape_.config.d_ff);
-        fleet_.ranks[r].predictor_bytes += shape_.layers[l].fc1_bytes + fc2;
-      }
+  // The predictor: whole on the rank that decides; else fc1 on every rank, fc2 with the neurons.
+  // sign: 1, or -1 to take it away.
+  void AddPredictor(int64_t l, double sign) {
+    const LayerPlan& layer = fleet_.plan.layers[l];
+    if (layer.mode != Sparsity::kPredict) return;
+    const LayerShape& shape = shape_.layers[l];
+    for (int32_t r = 0; r < n_ranks_; ++r) {
+      if (layer.decider >= 0 && layer.decider != r) continue;
+      const double fc2 =
+          layer.decider < 0 ? 0 : shape.fc2_neuron_bytes * static_cast<double>(shape_.config.d_ff);
+      fleet_.ranks[r].predictor_bytes += sign * (shape.fc1_bytes + fc2);
     }
+  }
+  void EachDecides(int64_t l) {
+    AddPredictor(l, -1);
+    fleet_.plan.layers[l].decider = -1;
+    AddPredictor(l, 1);
   }
 
   absl::Status CheckFixedMemory() const {
@@ -426,6 +434,7 @@ class Planner {
   const PlacementRequest& request_;
   const CostModel cost_;
   const int32_t n_ranks_;
+  const bool may_decide_;
   PlannedFleet fleet_;
 };
 
@@ -435,9 +444,10 @@ struct Problem {
   const FiringKnowledge& firing;
   const std::vector<LayerMode>& modes;
   const PlacementRequest& request;
+  bool may_decide;  // a GPU for CPUs
 
   Planner MakePlanner(int64_t gpu_ctx) const {
-    return Planner(shape, hardware, firing, modes, request, gpu_ctx);
+    return Planner(shape, hardware, firing, modes, request, gpu_ctx, may_decide);
   }
 };
 
@@ -465,7 +475,7 @@ absl::StatusOr<PlannedFleet> PlanWithContext(const Problem& problem, int64_t n_w
 // Whether GPUs lack the room for the attention of some layer, and there are CPUs to take a part.
 bool WantsTail(const Hardware& hardware, const PlacementRequest& request,
                const absl::StatusOr<PlannedFleet>& fleet) {
-  if (!request.may_have_tail) return false;
+  if (!request.shares_memory) return false;
   const auto is_cpu = [](const HardwareRank& rank) { return rank.kind == RankKind::kCpu; };
   if (!hardware.has_gpu() || std::none_of(hardware.ranks.begin(), hardware.ranks.end(), is_cpu)) {
     return false;
@@ -493,6 +503,21 @@ int64_t TilesOnGpus(const Problem& problem) {
   return most > 0 ? most : all / 2;
 }
 
+// With as much of the context on GPUs as is best.
+absl::StatusOr<PlannedFleet> PlanWithTail(const Problem& problem, int64_t n_whole) {
+  absl::StatusOr<PlannedFleet> best = PlanWithContext(problem, n_whole, /*gpu_ctx=*/0);
+  if (!WantsTail(problem.hardware, problem.request, best)) return best;
+  for (int64_t tiles = TilesOnGpus(problem); tiles > 0; tiles /= 2) {
+    KeepFaster(PlanWithContext(problem, n_whole, tiles * kTile), &best);
+  }
+  return best;
+}
+
+bool HasDecider(const Plan& plan) {
+  return std::any_of(plan.layers.begin(), plan.layers.end(),
+                     [](const LayerPlan& layer) { return layer.decider >= 0; });
+}
+
 }  // namespace
 
 absl::StatusOr<PlannedFleet> PlanHotCold(const ModelShape& shape, const Hardware& hardware,
@@ -504,7 +529,7 @@ absl::StatusOr<PlannedFleet> PlanHotCold(const ModelShape& shape, const Hardware
     FiringKnowledge file;
     for (const FiringTable& table : firing.tables) file.tables.push_back(InFileOrder(table));
     absl::StatusOr<PlannedFleet> fleet =
-        Planner(shape, hardware, file, modes, request, /*gpu_ctx=*/0).Make(0);
+        Planner(shape, hardware, file, modes, request, /*gpu_ctx=*/0, /*may_decide=*/false).Make(0);
     if (fleet.ok()) return fleet;
   }
   int64_t n_whole = std::min(request.n_gpu_layers, shape.config.n_layers);
@@ -512,11 +537,11 @@ absl::StatusOr<PlannedFleet> PlanHotCold(const ModelShape& shape, const Hardware
   if (n_whole > 0 && !hardware.has_gpu()) {
     return absl::InvalidArgumentError("--gpu-layers is given, but the hardware has no GPU");
   }
-  const Problem problem = {shape, hardware, firing, modes, request};
-  absl::StatusOr<PlannedFleet> best = PlanWithContext(problem, n_whole, /*gpu_ctx=*/0);
-  if (!WantsTail(hardware, request, best)) return best;
-  for (int64_t tiles = TilesOnGpus(problem); tiles > 0; tiles /= 2) {
-    KeepFaster(PlanWithContext(problem, n_whole, tiles * kTile), &best);
+  absl::StatusOr<PlannedFleet> best =
+      PlanWithTail({shape, hardware, firing, modes, request, request.shares_memory}, n_whole);
+  // The predictor takes a decider's memory from hot neurons.
+  if (!best.ok() || HasDecider(best->plan)) {
+    KeepFaster(PlanWithTail({shape, hardware, firing, modes, request, false}, n_whole), &best);
   }
   return best;
 }

@@ -20,7 +20,9 @@ struct PlacementRequest {
   int64_t n_ctx = 4096;          // tokens of KV cache that a step reads
   int64_t n_kv_tokens = 0;       // of KV cache in f16 that there is memory for; 0: n_ctx
   int64_t n_session_ctx = 0;     // positions of one session, which they are of; 0: n_ctx
-  bool may_have_tail = true;     // GPUs may keep a part of the context, CPUs the rest
+  // All ranks exchange in one host's memory: then GPUs may keep a part of the context and CPUs the
+  // rest, and a GPU may choose the neurons that CPUs compute.
+  bool shares_memory = true;
   // Beside weights and KV cache: the program, the exchange and what the system needs.
   double cpu_workspace_bytes = 1024.0 * 1024 * 1024;
   // The same on a GPU: context and code of the driver, buffers of a step.

@@ -197,6 +197,15 @@ TEST_F(DeviceShipped, AnyShareOfHotNeuronsInAnyModeGivesTheLogitsOfTheCpu) {
   }
 }
 
+TEST_F(DeviceShipped, AGpuMayChooseForTheCpu) {
+  OpenPredictor();
+  Plan plan = PlanOf(kNeurons / 10, Sparsity::kPredict);
+  for (LayerPlan& layer : plan.layers) layer.decider = 0;
+  const std::vector<float> logits = Logits(plan, kTokens);
+  EXPECT_LT(RelativeDistance(logits, Logits(CpuPlan(Sparsity::kPredict), kTokens)), kBound);
+  EXPECT_EQ(Logits(plan, kTokens, 1), logits);
+}
+
 TEST_F(DeviceShipped, ThePredictorsBiasIsThatOfTheHotNeurons) {
   OpenPredictor();
   const auto config = ReadModelConfig(*model_.file);

@@ -6,6 +6,7 @@
 
 #include "common/gguf/dequantize.h"
 #include "common/model/tensor_table.h"
+#include "common/plan/decided_neurons.h"
 #include "common/util/status_macros.h"
 #include "tests/testing/dense_plan.h"
 
@@ -41,6 +42,7 @@ absl::StatusOr<std::unique_ptr<MiniFleet>> MiniFleet::Create(const GgufFile* fil
     shape.tail = {static_cast<int32_t>(plan.gpu_ctx), static_cast<int32_t>(config.n_heads),
                   static_cast<int32_t>(config.n_kv_heads), static_cast<int32_t>(config.d_head)};
   }
+  shape.n_choices = static_cast<int32_t>(MaxChoices(plan));
   ASSIGN_OR_RETURN(fleet->segment_, Segment::Create(shape, /*epoch=*/7, options.spin_us));
   fleet->driver_ = std::make_unique<StepDriver>(fleet->segment_.get());
   for (int32_t i = 0; i < plan.n_ranks(); ++i) {

@@ -84,6 +84,21 @@ TEST(SegmentTest, MemoryOfATailLiesBesideTheRestAndIsThereOnlyThen) {
   EXPECT_FALSE(shape.Check().ok());
 }
 
+TEST(SegmentTest, ChoicesLieBesideTheRestAndAreThereOnlyIfOneChooses) {
+  EXPECT_EQ(Make()->choices().bits, nullptr);
+  ExchangeShape shape = Shape();
+  shape.n_choices = 129;
+  auto segment = Segment::Create(shape, 1, 0).value();
+  const ChoiceMemory choices = segment->choices();
+  EXPECT_EQ(choices.stride, 8);  // of 32, in whole 16 bytes
+  const auto* reduced = reinterpret_cast<const uint32_t*>(segment->reduced());
+  EXPECT_GE(choices.bits - reduced, int64_t{shape.max_tokens} * shape.d_model);
+  const auto* logits = reinterpret_cast<const uint32_t*>(segment->logits(0));
+  EXPECT_GE(logits - choices.bits, shape.max_tokens * choices.stride);
+  shape.n_choices = -1;
+  EXPECT_FALSE(shape.Check().ok());
+}
+
 TEST(ExchangeShapeTest, ArrivalsAreCountedPerExchange) {
   const ExchangeShape shape = Shape();  // of several ranks and layers
   for (const int64_t n_tokens : {1, 2}) {

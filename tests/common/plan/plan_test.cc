@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "common/plan/decided_neurons.h"
 #include "common/plan/streamed_neurons.h"
 #include "tests/testing/dense_plan.h"
 
@@ -147,6 +148,7 @@ Plan HotColdPlan() {
   plan.layers[1].sketch_bits = 2;
   plan.layers[2].mode = Sparsity::kPredict;
   plan.layers[2].decider = 0;
+  plan.layers[2].kv_heads = {{0, 4}, {}};
   plan.layers[2].predicted_us = {1.5, 0.1};
   plan.predicted_us = 1234.5;
   return plan;
@@ -193,6 +195,14 @@ TEST(PlanByProfile, ModesAreChecked) {
   plan = HotColdPlan();
   plan.layers[2].decider = 2;
   EXPECT_THAT(ErrorOfHotCold(plan), HasSubstr("layer 2: its decider is rank 2"));
+  plan.layers[2].decider = 1;  // a CPU
+  EXPECT_THAT(ErrorOfHotCold(plan), HasSubstr("only a rank of kind gpu"));
+  plan = HotColdPlan();
+  plan.layers[2].kv_heads = GoodPlan().layers[2].kv_heads;
+  EXPECT_THAT(ErrorOfHotCold(plan), HasSubstr("has all kv_heads"));
+  plan = HotColdPlan();
+  plan.layers[2].mode = Sparsity::kExact;
+  EXPECT_THAT(ErrorOfHotCold(plan), HasSubstr("only in mode predict"));
   plan = HotColdPlan();
   plan.layers[2].predicted_us = {1};
   EXPECT_THAT(ErrorOfHotCold(plan), HasSubstr("us is given for 1 of 2 ranks"));
@@ -217,6 +227,32 @@ TEST(FileNeurons, AreTheRanksOwnInAscendingRuns) {
   layer.neurons = {{{0, 2}, {2, 8}}, {}};
   EXPECT_EQ(FileNeurons(layer, 0, order), (std::vector<Range>{{0, 8}}));
   EXPECT_TRUE(FileNeurons(layer, 1, order).empty());
+}
+
+TEST(DecidedNeurons, AreAllOfCpuRanksWhichFindTheirPlacesAmongThem) {
+  Plan plan;
+  plan.ranks.resize(4);
+  plan.ranks[1].kind = plan.ranks[3].kind = RankKind::kGpu;
+  plan.layers.resize(2);
+  plan.layers[0].neurons = {{{0, 3}}, {{3, 5}}, {{5, 9}}, {{9, 10}}};
+  plan.layers[0].decider = 3;
+  plan.layers[1].neurons = {{{0, 10}}, {}, {}, {}};
+  const std::vector<int32_t> order = {5, 2, 7, 0, 1, 3, 8, 4, 6, 9};  // hottest first
+  const std::vector<Range> of_cpus = {{2, 9}};
+  EXPECT_EQ(NeuronsOfCpus(plan, 0, order), of_cpus);
+  EXPECT_EQ(DecidedNeurons(plan, 0, 3, order), of_cpus);
+  EXPECT_TRUE(DecidedNeurons(plan, 0, 1, order).empty());
+  EXPECT_EQ(ChoicesOfRank(plan, 0, 0, order), (std::vector<Range>{{0, 1}, {3, 4}, {5, 6}}));
+  EXPECT_EQ(ChoicesOfRank(plan, 0, 2, order), (std::vector<Range>{{1, 3}, {4, 5}, {6, 7}}));
+  EXPECT_TRUE(ChoicesOfRank(plan, 0, 1, order).empty());
+  EXPECT_TRUE(ChoicesOfRank(plan, 1, 0, order).empty()) << "each for itself";
+  EXPECT_EQ(MaxChoices(plan), 7);
+
+  // Where GPUs' neurons lie between.
+  plan.layers[0].neurons = {{{0, 2}, {8, 10}}, {{2, 4}}, {{4, 8}}, {}};
+  EXPECT_EQ(NeuronsOfCpus(plan, 0, {}), (std::vector<Range>{{0, 2}, {4, 10}}));
+  EXPECT_EQ(ChoicesOfRank(plan, 0, 0, {}), (std::vector<Range>{{0, 2}, {6, 8}}));
+  EXPECT_EQ(ChoicesOfRank(plan, 0, 2, {}), (std::vector<Range>{{2, 6}}));
 }
 
 TEST(PlanJson, DamageOfAHotColdPlanIsNamed) {

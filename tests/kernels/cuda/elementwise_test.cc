@@ -1,4 +1,4 @@
-// Gated activations on every device: the CPU's bits.
+// Gated activations and sums on every device: the CPU's bits.
 #include <limits>
 
 #include "tests/kernels/cuda/device_rows.h"
@@ -69,6 +69,17 @@ TEST_P(DeviceElementwise, GatedRowsOfEveryLengthHaveTheCpusBits) {
       ExpectTheCpusBits(random_values(n_tokens * stride, 2, 3.0f),
                         random_values(n_tokens * stride, 3), n_tokens, n, stride);
     }
+  }
+}
+
+TEST_P(DeviceElementwise, SumsOfEveryLengthHaveTheCpusBits) {
+  for (const int64_t n : {0, 4, 60, 512, 516, 5000}) {
+    const std::vector<float> a = random_values(n, 1), b = random_values(n, 2);
+    std::vector<float> expected(n + 4, std::nanf(""));
+    kernels::ops(Isa::kReference).add(a.data(), b.data(), n, expected.data());
+    auto* out = device_->Allocate<float>(n + 4);
+    device_->Check(ops_.add(stream_, device_->Upload(a), device_->Upload(b), n, out));
+    EXPECT_TRUE(same_bits(device_->Download(out, n + 4), expected)) << n;
   }
 }
 

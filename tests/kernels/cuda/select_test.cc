@@ -61,6 +61,7 @@ class DeviceSelect : public DeviceTest {
     const int64_t n_chosen = device_->Download(n, 1)[0];
     EXPECT_EQ(n_chosen, std::ssize(expected)) << s.n_rows;
     EXPECT_EQ(device_->Download(mask, s.n_tokens * s.n_rows), expected_mask) << s.n_rows;
+    if (s.among.empty()) ExpectBits(s, expected_mask);
     const uint64_t n_ones =
         std::accumulate(expected_mask.begin(), expected_mask.end(), uint64_t{0});
     EXPECT_EQ(device_->Download(counts, 2),
@@ -74,6 +75,19 @@ class DeviceSelect : public DeviceTest {
   }
 
  private:
+  void ExpectBits(const Scores& s, const std::vector<uint8_t>& mask) {
+    const int64_t n_words = (s.n_rows + 31) / 32, stride = n_words + 3;
+    std::vector<uint32_t> expected(s.n_tokens * stride);
+    for (int64_t t = 0; t < s.n_tokens; ++t) {
+      for (int64_t row = 0; row < s.n_rows; ++row) {
+        expected[t * stride + row / 32] |= uint32_t{mask[t * s.n_rows + row]} << row % 32;
+      }
+      for (int64_t i = n_words; i < stride; ++i) expected[t * stride + i] = ~0u;  // untouched
+    }
+    auto* bits = device_->Allocate<uint32_t>(s.n_tokens * stride);
+    device_->Check(ops_.select_bits(stream_, OnDevice(s), bits, stride));
+    EXPECT_EQ(device_->Download(bits, s.n_tokens * stride), expected) << s.n_rows;
+  }
   DeviceSelection OnDevice(const Scores& s) {
     return {.scores = device_->Upload(s.values),
             .stride = s.stride,

@@ -87,17 +87,20 @@ TEST(CostModel, ThePredictorIsReadByWhoDecides) {
   ModelShape shape = TinyShape(1);
   shape.layers[0].fc1_bytes = 1e6;
   shape.layers[0].fc2_neuron_bytes = 1e5;
-  const Hardware hardware = *ParseHardware("2x(8GiB,10GB/s)");
+  const Hardware hardware = *ParseHardware("2x(8GiB,10GB/s)+2xgpu(8GiB,100GB/s)");
   const CostModel cost(shape, hardware, ThermoclineEngine(), 0);
   LayerPlan layer;
   layer.mode = Sparsity::kPredict;
+  layer.neurons = {{{0, 2}}, {{2, 5}}, {{5, 6}}, {{6, 8}}};
   EXPECT_EQ(cost.PredictorBytes(0, layer, 0, 2), 1e6 + 2e5);
   EXPECT_EQ(cost.PredictorBytes(0, layer, 1, 0), 0);
-  layer.decider = 1;
+  layer.decider = 3;
   EXPECT_EQ(cost.PredictorBytes(0, layer, 0, 2), 0);
-  EXPECT_EQ(cost.PredictorBytes(0, layer, 1, 0), 1e6 + 8e5);
+  EXPECT_EQ(cost.PredictorBytes(0, layer, 1, 3), 0);
+  EXPECT_EQ(cost.PredictorBytes(0, layer, 2, 1), 1e6 + 1e5) << "a GPU chooses its own";
+  EXPECT_EQ(cost.PredictorBytes(0, layer, 3, 2), 1e6 + 7e5) << "and all of the CPUs'";
   layer.mode = Sparsity::kExact;
-  EXPECT_EQ(cost.PredictorBytes(0, layer, 1, 8), 0);
+  EXPECT_EQ(cost.PredictorBytes(0, layer, 3, 8), 0);
 }
 
 }  // namespace

@@ -184,9 +184,9 @@ TEST(PlanHotCold, ALongContextIsSharedWithTheCpus) {
   c.request.vram_budget_bytes = 0;
   ASSERT_TRUE(c.Plan().ok()) << c.Plan().status();
   EXPECT_GT(c.Plan()->plan.gpu_ctx, 131072 / 2);
-  c.request.may_have_tail = false;
+  c.request.shares_memory = false;
   EXPECT_FALSE(c.Plan().ok() && c.Plan()->plan.gpu_ctx > 0);
-  c.request.may_have_tail = true;
+  c.request.shares_memory = true;
   // The same context in memory enough lies in one place.
   c.hardware = *ParseHardware("gpu(192GiB,936GB/s)+(64GiB,60GB/s)");
   EXPECT_EQ(c.Plan()->plan.gpu_ctx, 0);
@@ -278,13 +278,20 @@ TEST(PlanHotCold, WhatDoesNotFitIsRefusedWithNumbersAndARemedy) {
   EXPECT_THAT(std::string(long_context.Plan().status().message()), HasSubstr("--ctx-size"));
 }
 
-TEST(PlanHotCold, AGpuDecidesForAllInModePredict) {
+TEST(PlanHotCold, AGpuDecidesForCpusInModePredict) {
   const Case c = Make("70b", true, "(64GiB,60GB/s)+rtx4090", "described", Sparsity::kPredict);
   const absl::StatusOr<PlannedFleet> fleet = c.Plan();
   ASSERT_TRUE(fleet.ok()) << fleet.status();
   ExpectGood(c, *fleet);
   EXPECT_EQ(fleet->plan.layers[0].decider, 1);
   EXPECT_EQ(fleet->ranks[0].predictor_bytes, 0);
+  Case over_grpc = c;
+  over_grpc.request.shares_memory = false;
+  const absl::StatusOr<PlannedFleet> apart = over_grpc.Plan();
+  EXPECT_EQ(apart->plan.layers[0].decider, -1);
+  EXPECT_GT(apart->plan.predicted_us, fleet->plan.predicted_us);
+  const Case two = Make("70b", true, "(64GiB,60GB/s)+2xrtx4090", "described", Sparsity::kPredict);
+  EXPECT_EQ(two.Plan()->plan.layers[0].decider, -1) << "each has a part of the attention";
   const Case cpus = Make("70b", true, "2x(64GiB,60GB/s)", "described", Sparsity::kPredict);
   EXPECT_EQ(cpus.Plan()->plan.layers[0].decider, -1);
 }
