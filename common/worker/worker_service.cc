@@ -91,7 +91,11 @@ grpc::Status WorkerService::AttachSegment(grpc::ServerContext*,
 
 absl::Status WorkerService::ServeStream(FrameStream& stream) {
   RETURN_IF_ERROR(worker_->StartServing("grpc"));
-  const absl::Status end = Guarded([&] {
+  const absl::Status end = Guarded([&]() -> absl::Status {
+    if (worker_->exchange_shape().n_choices > 0) {
+      return absl::InvalidArgumentError(
+          "exchange: what one rank chooses for others does not travel in a stream");
+    }
     const Range vocab = worker_->vocab();
     StreamExchange exchange(&stream, worker_->exchange_shape(), worker_->epoch(),
                             static_cast<int32_t>(vocab.begin), static_cast<int32_t>(vocab.end));

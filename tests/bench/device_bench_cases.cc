@@ -237,6 +237,9 @@ void AddVectorOps(const DeviceInputs& in, std::vector<DeviceCase>* cases) {
                                               const_cast<uint32_t*>(memory.abort) + 1, nullptr);
                     }});
   auto* rows = reinterpret_cast<int32_t*>(in.out);
+  cases->push_back(
+      {"add", fmt::format("{}", n), "f32", 1, kFloatBytes * n * 3, 0, 0,
+       [=, &in](const uint8_t*) { return in.ops->add(in.stream, in.x, in.x, n, in.out); }});
   cases->push_back({"select", fmt::format("10 % of {}", n_rows), "f32", 1,
                     (kFloatBytes + 1) * n_rows + 4 * in.tenth.max, 0, 0, [=, &in](const uint8_t*) {
                       const DeviceSelection selection = {.scores = in.scores,
@@ -247,6 +250,16 @@ void AddVectorOps(const DeviceInputs& in, std::vector<DeviceCase>* cases) {
                       auto* mask = reinterpret_cast<uint8_t*>(rows + n_rows + 1);
                       return in.ops->select(in.stream, selection, rows, rows + n_rows, mask,
                                             nullptr);
+                    }});
+  cases->push_back({"select_bits", fmt::format("of {}", n_rows), "f32", 1,
+                    kFloatBytes * n_rows + n_rows / 8, 0, 0, [=, &in](const uint8_t*) {
+                      const DeviceSelection selection = {.scores = in.scores,
+                                                         .stride = n_rows,
+                                                         .thresholds = {0.9f, 0.9f, 0.9f},
+                                                         .n_tokens = 1,
+                                                         .n_rows = n_rows};
+                      return in.ops->select_bits(in.stream, selection,
+                                                 reinterpret_cast<uint32_t*>(rows), n_rows);
                     }});
   cases->push_back({"stamp", "the time", "i64", 1, 8, 0, 0, [=, &in](const uint8_t*) {
                       return in.ops->stamp(in.stream, reinterpret_cast<int64_t*>(in.out));

@@ -158,6 +158,27 @@ TEST_F(WorkerTest, NumbersThatDoNotFitTheModelAreRefused) {
        }},
       {"stream_tokens", [](Request& r) { r.set_stream_tokens(kMinStreamTokens - 1); }},
       {"stream_tokens", [](Request& r) { r.set_stream_tokens(-1); }},
+      {"choices", [](Request& r) { r.mutable_layers(0)->add_choice_bounds(0); }},
+      {"choices go with mode predict",
+       [](Request& r) {
+         r.mutable_exchange()->set_n_choices(64);
+         r.mutable_layers(0)->add_choice_bounds(0);
+         r.mutable_layers(0)->add_choice_bounds(32);
+       }},
+      {"one for each neuron",
+       [](Request& r) {
+         r.mutable_exchange()->set_n_choices(64);
+         r.mutable_layers(0)->set_mode(worker::v1::LayerShard::PREDICT);
+         r.mutable_layers(0)->add_choice_bounds(0);
+         r.mutable_layers(0)->add_choice_bounds(32);
+       }},
+      {"up to the exchange's 31",
+       [](Request& r) {
+         r.mutable_exchange()->set_n_choices(31);
+         r.mutable_layers(0)->set_mode(worker::v1::LayerShard::PREDICT);
+         r.mutable_layers(0)->add_decided_bounds(0);
+         r.mutable_layers(0)->add_decided_bounds(32);
+       }},
       {"mode", [](Request& r) { r.mutable_layers(0)->set_mode(worker::v1::LayerShard::Mode(9)); }},
       {"sketch_bits",
        [](Request& r) { r.mutable_layers(0)->set_mode(worker::v1::LayerShard::SKETCH); }},

@@ -192,6 +192,34 @@ TEST(GpuFleet, TheTailOfAContextIsInCpuWorkers) {
   std::filesystem::remove(options.plan_path);
 }
 
+TEST(GpuFleet, AGpuChoosesTheNeuronsOfCpuWorkers) {
+  FleetOptions options = Options();
+  options.sparsity.mode = "predict";
+  options.vram_budget_bytes = 0.0105 * kGib;
+  options.n_workers = options.n_threads = 2;
+  const auto fleet = Start(options);
+  ASSERT_NE(fleet, nullptr);
+  Plan plan = fleet->plan();
+  ASSERT_EQ(plan.n_ranks(), 3);
+  ASSERT_FALSE(plan.layers.back().neurons[2].empty());
+  EXPECT_EQ(plan.layers.back().decider, 0);
+  FleetOptions on_cpus = options;
+  on_cpus.gpu_device = "none";
+  EXPECT_LT(RelativeDistance(Logits(*fleet), Logits(*Start(on_cpus))), 2e-2);
+
+  FleetOptions other = options;
+  other.transport = "grpc";  // where none can
+  EXPECT_EQ(Start(other)->plan().layers.back().decider, -1);
+  plan.ranks[0].device = "";
+  other.plan_path = ::testing::TempDir() + fmt::format("gpu_decider.{}.json", getpid());
+  ASSERT_TRUE(WritePlan(plan, other.plan_path).ok());
+  EXPECT_THAT(ErrorOf(other),
+              HasSubstr("decides for CPU ranks needs all workers in shared memory"));
+  on_cpus.plan_path = other.plan_path;
+  EXPECT_EQ(Start(on_cpus)->plan().layers.back().decider, -1);
+  std::filesystem::remove(other.plan_path);
+}
+
 TEST(GpuFleet, APlansGpuTakesTheChosenDeviceOrNone) {
   const std::string path = ::testing::TempDir() + fmt::format("gpu_fleet.{}.json", getpid());
   FleetOptions options = TwoLayersOnTheGpu();
