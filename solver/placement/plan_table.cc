@@ -115,18 +115,24 @@ std::string PlanTable(const ModelShape& shape, const Hardware& hardware,
     first = end;
   }
   const double step_us = fleet.plan.predicted_us;
-  std::string context;
+  std::string notes;
   if (fleet.plan.gpu_ctx > 0) {
-    context = fmt::format(
+    notes = fmt::format(
         "Of a session's context GPUs hold K and V of the first {} tokens, CPUs those of the "
         "others.\n",
         fleet.plan.gpu_ctx);
   }
+  for (int32_t r = 0; r < fleet.plan.n_ranks(); ++r) {
+    const auto n_layers = std::count_if(layers.begin(), layers.end(),
+                                        [r](const LayerPlan& layer) { return layer.decider == r; });
+    if (n_layers == 0) continue;
+    notes += fmt::format("In {} layers rank {} chooses the CPUs' neurons, too.\n", n_layers, r);
+  }
   return fmt::format(
       "{}\n{}\n{}{}: predicted {:.2f} ms a token, {:.1f} tokens/s; {} of {} layers whole on a "
       "GPU\n",
-      Aligned(rows), MemoryTable(hardware, fleet), context, shape.name, step_us / 1e3,
-      1e6 / step_us, fleet.n_whole_layers, layers.size());
+      Aligned(rows), MemoryTable(hardware, fleet), notes, shape.name, step_us / 1e3, 1e6 / step_us,
+      fleet.n_whole_layers, layers.size());
 }
 
 }  // namespace thermocline

@@ -285,6 +285,8 @@ TEST(PlanHotCold, AGpuDecidesForCpusInModePredict) {
   ExpectGood(c, *fleet);
   EXPECT_EQ(fleet->plan.layers[0].decider, 1);
   EXPECT_EQ(fleet->ranks[0].predictor_bytes, 0);
+  EXPECT_THAT(PlanTable(c.shape, c.hardware, *fleet),
+              HasSubstr("rank 1 chooses the CPUs' neurons, too"));
   Case over_grpc = c;
   over_grpc.request.shares_memory = false;
   const absl::StatusOr<PlannedFleet> apart = over_grpc.Plan();
