@@ -166,7 +166,9 @@ class CudaDevice : public Device {
   }
   absl::Status BeginCapture() override {
     BeCurrent();
-    return Status(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal),
+    // A kernel's code is loaded when it is first launched or captured, which other modes may
+    // refuse.
+    return Status(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed),
                   "cudaStreamBeginCapture");
   }
   absl::StatusOr<std::unique_ptr<DeviceGraph>> EndCapture() override {
