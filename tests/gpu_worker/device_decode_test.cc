@@ -12,6 +12,8 @@
 namespace thermocline::testing {
 namespace {
 
+using ::testing::HasSubstr;
+
 constexpr int64_t kTile = kernels::kAttendTile;
 
 class DeviceDecodeTest : public ::testing::Test {
@@ -108,6 +110,27 @@ TEST_F(DeviceDecodeTest, ContextsTwiceAsLongNeedOneGraphMore) {
   const int64_t two = TakenForSteps(Sparsity::kOff, Options(2 * kTile));
   EXPECT_GT(two - one, of_graph / 2);
   EXPECT_EQ(TakenForSteps(Sparsity::kOff, Options(4 * kTile)) - two, two - one);
+}
+
+// Of a budget that is just enough, and of one that is a byte too small.
+TEST_F(DeviceDecodeTest, AShardLeavesGraphsTheirPartOfTheBudget) {
+  const auto device = OpenEmulatedDevice({});
+  const ShardSpec spec = SpecOfRank(PlanOf(Sparsity::kExact), 0);
+  DeviceShard::Options options = {.n_ctx = kTile, .graph_bytes = Planned(Options(kTile))};
+  const auto create = [&] {
+    return DeviceShard::Create(file_.get(), config_, spec, options, device.get());
+  };
+  const int64_t before = device->Memory()->free_bytes;
+  const auto shard = create();
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  const int64_t taken = before - device->Memory()->free_bytes;
+  EXPECT_EQ(taken, (*shard)->weight_bytes() + (*shard)->kv_bytes() + (*shard)->buffer_bytes());
+  options.budget_bytes = taken + options.graph_bytes;
+  EXPECT_TRUE(create().ok());
+  --options.budget_bytes;
+  const absl::Status status = create().status();
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("graphs 0.001 GiB"));
 }
 
 // Two tokens one by one are launches of a graph, in one step they are none.
