@@ -18,7 +18,10 @@ namespace thermocline {
 namespace {
 
 struct EmulatedGraph : DeviceGraph {
+  ~EmulatedGraph() override { *taken_bytes -= n_bytes; }
   std::shared_ptr<const kernels::simt::Graph> work;
+  int64_t n_bytes = 0;
+  int64_t* taken_bytes = nullptr;  // the device's
 };
 
 using Fault = EmulatedOptions::Fault;
@@ -68,6 +71,7 @@ class EmulatedDevice : public Device {
   }
   // What a card of today has, so that plans for it look like a card's.
   double gbps() const override { return 1000; }
+  int64_t graph_node_bytes() const override { return kGraphNodeBytes; }
 
   absl::StatusOr<uint8_t*> Allocate(int64_t n_bytes) override {
     ASSIGN_OR_RETURN(uint8_t * block, AllocateHost(n_bytes));
@@ -79,12 +83,7 @@ class EmulatedDevice : public Device {
     void* block = FailsAt(Fault::kAllocate)
                       ? nullptr
                       : ::operator new(size, std::align_val_t(kAlignment), std::nothrow);
-    if (block == nullptr) {
-      return absl::ResourceExhaustedError(fmt::format(
-          "{}: no memory for {} bytes; lower --gpu-layers, --vram-budget, --ctx-size or "
-          "--batch-size",
-          name_, n_bytes));
-    }
+    if (block == nullptr) return NoMemoryFor(n_bytes);
     if (options_.sleep_us >= 0) std::memset(block, 0, size);
     blocks_.push_back(static_cast<uint8_t*>(block));
     return blocks_.back();
@@ -123,8 +122,14 @@ class EmulatedDevice : public Device {
     return absl::OkStatus();
   }
   absl::StatusOr<std::unique_ptr<DeviceGraph>> EndCapture() override {
+    std::shared_ptr<const kernels::simt::Graph> work = stream_.end_capture();
+    const int64_t n_bytes = std::ssize(*work) * options_.graph_node_bytes;
+    if (FailsAt(Fault::kAllocate)) return NoMemoryFor(n_bytes);
     auto graph = std::make_unique<EmulatedGraph>();
-    graph->work = stream_.end_capture();
+    graph->work = std::move(work);
+    graph->n_bytes = n_bytes;
+    graph->taken_bytes = &taken_bytes_;
+    taken_bytes_ += n_bytes;
     return graph;
   }
   absl::Status Launch(DeviceGraph* graph) override {
@@ -141,6 +146,11 @@ class EmulatedDevice : public Device {
 
  private:
   static constexpr size_t kAlignment = 256;
+  absl::Status NoMemoryFor(int64_t n_bytes) const {
+    return absl::ResourceExhaustedError(fmt::format(
+        "{}: no memory for {} bytes; lower --gpu-layers, --vram-budget, --ctx-size or --batch-size",
+        name_, n_bytes));
+  }
   absl::Status ToStatus(const kernels::simt::Error& error) const {
     if (error.ok()) return absl::OkStatus();
     if (error.code == kernels::simt::ErrorCode::kOutOfMemory) {
@@ -161,7 +171,7 @@ class EmulatedDevice : public Device {
   kernels::simt::Device device_;
   kernels::simt::Stream stream_{&device_};
   const int64_t memory_bytes_ = AvailableMemoryBytes();
-  int64_t taken_bytes_ = 0;  // of the device's memory
+  int64_t taken_bytes_ = 0;  // of the device's memory; graphs count themselves
   std::vector<uint8_t*> blocks_;
 };
 
@@ -186,6 +196,7 @@ bool ReadOption(const std::string& text, EmulatedOptions* options) {
   const std::string key = text.substr(0, equals), value = text.substr(equals + 1);
   if (key == "sleep") return ReadNumber(value, &options->sleep_us);
   if (key == "after") return ReadNumber(value, &options->after);
+  if (key == "graph") return ReadNumber(value, &options->graph_node_bytes);
   if (key != "fail") return false;
   for (const auto& [name, fault] : kFaults) {
     if (value == name) options->fault = fault;
@@ -200,7 +211,7 @@ absl::StatusOr<EmulatedOptions> ReadEmulatedOptions(const std::string& name) {
     if (!ReadOption(name.substr(begin, end - begin), &options)) {
       return absl::InvalidArgumentError(
           fmt::format("device \"{}\": \"{}\" is none of sleep=MICROSECONDS, "
-                      "fail=launch|memory|lost|allocate|register, after=N",
+                      "fail=launch|memory|lost|allocate|register, after=N, graph=BYTES",
                       name, name.substr(begin, end - begin)));
     }
     begin = end + 1;

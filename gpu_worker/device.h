@@ -18,11 +18,17 @@ struct DeviceMemory {
   int64_t total_bytes = 0;
 };
 
-// Work that was captured from a stream.
+// Work that was captured from a stream, and the device memory that it takes. Its device must
+// outlive it.
 class DeviceGraph {
  public:
   virtual ~DeviceGraph() = default;
 };
+
+// Of device memory, for each kernel, copy or fill of a graph. Drivers from CUDA 12.4 (550) on take
+// about 10 KB a kernel (NVIDIA/cccl, pull request 3768), older ones 64 KB (PyTorch's documentation
+// of CUDAGraph trees).
+inline constexpr int64_t kGraphNodeBytes = 12 << 10, kOldGraphNodeBytes = 64 << 10;
 
 class Device {
  public:
@@ -34,6 +40,8 @@ class Device {
   virtual kernels::DeviceStream* stream() = 0;
   virtual absl::StatusOr<DeviceMemory> Memory() const = 0;
   virtual double gbps() const = 0;  // of reading its memory, as its data sheet has it
+  // Of its memory, what each operation of a graph takes, at most.
+  virtual int64_t graph_node_bytes() const = 0;
 
   // 256-byte aligned, freed with the device. ResourceExhausted with the numbers.
   virtual absl::StatusOr<uint8_t*> Allocate(int64_t n_bytes) = 0;
@@ -50,7 +58,9 @@ class Device {
   virtual absl::Status Fill(void* device, uint8_t byte, int64_t n_bytes) = 0;
   // In the stream's order. The same call gives the same bits.
   virtual absl::Status Gemm(const GemmCall& call) = 0;
-  // Between the two, what goes into the stream is kept instead of done, with its arguments.
+  // Between the two, what goes into the stream is kept instead of done, with its arguments. When
+  // the stream has done what is in it, the graph has all memory that it will take.
+  // ResourceExhausted without it.
   virtual absl::Status BeginCapture() = 0;
   virtual absl::StatusOr<std::unique_ptr<DeviceGraph>> EndCapture() = 0;
   // Does it once more, in the stream's order. The graph must outlive the work.
@@ -69,12 +79,14 @@ struct EmulatedOptions {
   // decode step are run, as other ranks wait for them. Memory begins as zeros: the rank's partial
   // sums are 0, and logits mean nothing.
   int64_t sleep_us = -1;
+  // That each operation of a graph takes, whatever graph_node_bytes() says.
+  int64_t graph_node_bytes = kGraphNodeBytes;
   enum class Fault {
     kNone,
     kLaunch,    // of a kernel
     kMemory,    // a kernel finds none
     kLost,      // the device, while a kernel runs
-    kAllocate,  // of device or pinned memory
+    kAllocate,  // of device or pinned memory, or of a graph's
     kRegister,
   };
   Fault fault = Fault::kNone;
@@ -83,9 +95,9 @@ struct EmulatedOptions {
 std::unique_ptr<Device> OpenEmulatedDevice(const EmulatedOptions& options);
 
 // "cuda:N", or "emulated" with options as KEY=VALUE after colons: sleep=MICROSECONDS,
-// fail=launch|memory|lost|allocate|register, after=N. "emulated:sleep=1000" sleeps a millisecond a
-// kernel, "emulated:fail=lost:after=40" is lost in its 41st. InvalidArgument for another name;
-// Unavailable where there is no such card, with what the driver says.
+// fail=launch|memory|lost|allocate|register, after=N, graph=BYTES. "emulated:sleep=1000" sleeps a
+// millisecond a kernel, "emulated:fail=lost:after=40" is lost in its 41st. InvalidArgument for
+// another name; Unavailable where there is no such card, with what the driver says.
 absl::StatusOr<std::unique_ptr<Device>> OpenDevice(const std::string& name);
 
 // In device_cuda.cc; Unimplemented in builds without CUDA.

@@ -50,6 +50,8 @@ class CudaDevice : public Device {
     RETURN_IF_ERROR(
         device->Status(cudaDeviceGetAttribute(&bus_bits, cudaDevAttrGlobalMemoryBusWidth, number),
                        "cudaDeviceGetAttribute"));
+    RETURN_IF_ERROR(
+        device->Status(cudaDriverGetVersion(&device->driver_version_), "cudaDriverGetVersion"));
     device->gbps_ = 2.0 * clock_khz * 1e3 * bus_bits / 8 / 1e9;  // two transfers a clock
     RETURN_IF_ERROR(device->Status(
         cudaStreamCreateWithFlags(&device->stream_, cudaStreamNonBlocking), "cudaStreamCreate"));
@@ -75,6 +77,9 @@ class CudaDevice : public Device {
     return reinterpret_cast<kernels::DeviceStream*>(stream_);
   }
   double gbps() const override { return gbps_; }
+  int64_t graph_node_bytes() const override {
+    return driver_version_ >= 12040 ? kGraphNodeBytes : kOldGraphNodeBytes;
+  }
   absl::StatusOr<DeviceMemory> Memory() const override {
     BeCurrent();
     size_t free = 0, total = 0;
@@ -161,7 +166,9 @@ class CudaDevice : public Device {
   }
   absl::Status BeginCapture() override {
     BeCurrent();
-    return Status(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal),
+    // A kernel's code is loaded when it is first launched or captured, which other modes may
+    // refuse.
+    return Status(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed),
                   "cudaStreamBeginCapture");
   }
   absl::StatusOr<std::unique_ptr<DeviceGraph>> EndCapture() override {
@@ -172,6 +179,7 @@ class CudaDevice : public Device {
     const cudaError_t error = cudaGraphInstantiate(&graph->graph, captured, 0);
     cudaGraphDestroy(captured);
     RETURN_IF_ERROR(Status(error, "cudaGraphInstantiate"));
+    RETURN_IF_ERROR(Status(cudaGraphUpload(graph->graph, stream_), "cudaGraphUpload"));
     return graph;
   }
   absl::Status Launch(DeviceGraph* graph) override {
@@ -235,6 +243,7 @@ class CudaDevice : public Device {
   const std::string name_;
   std::string card_;
   double gbps_ = 0;
+  int driver_version_ = 0;  // 1000 * major + 10 * minor, of CUDA
   cudaStream_t stream_ = nullptr;
   cublasHandle_t cublas_ = nullptr;
   std::vector<uint8_t*> blocks_, host_blocks_;

@@ -1,10 +1,11 @@
-// Captures a step's launches and exchanges once for each tile of positions, and launches them.
+// Captures a step's launches and exchanges, counts them, and launches what was captured.
 #include "gpu_worker/device_decode.h"
 
 #include <algorithm>
 #include <chrono>
 #include <functional>
 #include <thread>
+#include <vector>
 
 #include "common/util/status_macros.h"
 #include "fmt/format.h"
@@ -15,7 +16,25 @@ namespace {
 // Between two looks at a device that works, on a machine that has no core to spare for it.
 constexpr std::chrono::microseconds kNap(50);
 
+// Of a graph, at most. A layer's: 10 for attention, 6 for a tail, 14 for neurons, 5 of them for a
+// predictor; both with their exchange. A trace's stamps: 7 for each, 1 for its exchange. Others: 7
+// copies and fills at the start, 2 more of a trace, norm and product of the logits, a download.
+constexpr int64_t kLayerNodes = 30, kLayerStamps = 16, kOtherNodes = 12;
+
+int64_t NumGraphs(int64_t n_ctx) {
+  int64_t n = 1;
+  while ((kernels::kAttendTile << (n - 1)) < n_ctx) ++n;
+  return n;
+}
+
 }  // namespace
+
+int64_t DeviceDecode::GraphBytes(const DeviceLayers::Options& options, int64_t n_layers,
+                                 int64_t node_bytes) {
+  const int64_t n_graphs = NumGraphs(options.device_ctx()) + (options.tail_begin > 0 ? 1 : 0);
+  const int64_t of_layer = kLayerNodes + (options.trace != nullptr ? kLayerStamps : 0);
+  return n_graphs * (n_layers * of_layer + kOtherNodes) * node_bytes;
+}
 
 absl::StatusOr<std::unique_ptr<DeviceDecode>> DeviceDecode::Create(DeviceLayers* layers,
                                                                    Device* device,
@@ -45,44 +64,39 @@ absl::StatusOr<std::unique_ptr<DeviceDecode>> DeviceDecode::Create(DeviceLayers*
   decode->control_ = reinterpret_cast<Control*>(control);
   ASSIGN_OR_RETURN(uint8_t * staged, device->AllocateHost(sizeof(Control)));
   decode->staged_ = reinterpret_cast<Control*>(staged);
+  RETURN_IF_ERROR(decode->CaptureAll());
   return decode;
 }
 
-absl::Status DeviceDecode::Run(const Step& step) {
-  *staged_ = {{step.number, access_.arrivals()}, kernels::kExchangeFine};
-  const Key key = {layers_->max_position() / kernels::kAttendTile, step.n_logit_rows,
-                   layers_->is_as_planned(), step.has_tail};
-  ASSIGN_OR_RETURN(DeviceGraph * graph, GraphFor(key));
-  RETURN_IF_ERROR(device_->Launch(graph));
-  RETURN_IF_ERROR(Await());
-  RETURN_IF_ERROR(access_.SkipExchanges());
-  if (staged_->state == kernels::kExchangeFine) return absl::OkStatus();
-  return absl::DataLossError(
-      fmt::format("{}: in step {} another rank left a partial of another step or exchange",
-                  device_->name(), step.number));
+absl::Status DeviceDecode::CaptureAll() {
+  const std::vector<float> x(layers_->config().d_model);
+  const StepToken token = {.slot = 0, .position = 0, .logit_row = 0};
+  Step any;
+  any.tokens = {&token, 1};
+  any.n_logit_rows = 1;
+  any.x = x.data();
+  RETURN_IF_ERROR(layers_->Stage(any));
+  const int64_t n_ctx = layers_->options().device_ctx();
+  for (int64_t i = 0; i < NumGraphs(n_ctx); ++i) {
+    graphs_.emplace_back();
+    ASSIGN_OR_RETURN(graphs_.back(), Capture(std::min(kernels::kAttendTile << i, n_ctx), false));
+  }
+  if (exchange_.tail().q != nullptr) {
+    ASSIGN_OR_RETURN(tail_graph_, Capture(n_ctx, true));
+  }
+  return device_->Synchronize();
 }
 
-absl::StatusOr<DeviceGraph*> DeviceDecode::GraphFor(const Key& key) {
-  std::unique_ptr<DeviceGraph>& graph = graphs_[key];
-  if (graph != nullptr) return graph.get();
-  // A sequence goes on to the next tile and does not come back; others may be anywhere.
-  constexpr size_t kMaxGraphs = 8;
-  if (graphs_.size() > kMaxGraphs) {
-    graphs_.erase(graphs_.begin()->first == key ? std::prev(graphs_.end()) : graphs_.begin());
-  }
+absl::StatusOr<std::unique_ptr<DeviceGraph>> DeviceDecode::Capture(int64_t n_positions,
+                                                                   bool has_tail) {
   RETURN_IF_ERROR(device_->BeginCapture());
-  const absl::Status status = Enqueue(key);
+  const absl::Status status = Enqueue(n_positions, has_tail);
   absl::StatusOr<std::unique_ptr<DeviceGraph>> captured = device_->EndCapture();
   RETURN_IF_ERROR(status);
-  RETURN_IF_ERROR(captured.status());
-  graph = *std::move(captured);
-  return graph.get();
+  return captured;
 }
 
-absl::Status DeviceDecode::Enqueue(const Key& key) {
-  const auto& [tile, n_rows, is_as_planned, has_tail] = key;
-  const int64_t last =
-      std::min((tile + 1) * kernels::kAttendTile, layers_->options().device_ctx()) - 1;
+absl::Status DeviceDecode::Enqueue(int64_t n_positions, bool has_tail) {
   RETURN_IF_ERROR(device_->Upload(control_, staged_, sizeof(Control)));
   RETURN_IF_ERROR(layers_->Upload());
   DeviceTrace& trace = layers_->trace();
@@ -91,16 +105,35 @@ absl::Status DeviceDecode::Enqueue(const Key& key) {
   if (has_tail) meet = [&] { return Meet(number++); };
   for (int64_t i = 0; i < layers_->config().n_layers; ++i) {
     trace.StartPart(2 * i);
-    RETURN_IF_ERROR(layers_->Attention(i, last, meet));
+    RETURN_IF_ERROR(layers_->Attention(i, n_positions - 1, meet));
     RETURN_IF_ERROR(Combine(number++, layers_->has_attention(i)));
     trace.StartPart(2 * i + 1);
     if (layers_->has_neurons(i)) RETURN_IF_ERROR(layers_->Ffn(i));
     RETURN_IF_ERROR(Combine(number++, layers_->has_neurons(i)));
   }
-  trace.StartPart(2 * layers_->config().n_layers);
-  RETURN_IF_ERROR(layers_->Logits(n_rows, [this](int32_t row) { return exchange_.Logits(row); }));
-  RETURN_IF_ERROR(layers_->EndStep());
+  RETURN_IF_ERROR(layers_->Logits(1));  // whether or not the token wants them
   return device_->Download(staged_, control_, sizeof(Control));
+}
+
+absl::Status DeviceDecode::Run(const Step& step) {
+  *staged_ = {{step.number, access_.arrivals()}, kernels::kExchangeFine};
+  RETURN_IF_ERROR(device_->Launch(GraphFor(step)));
+  layers_->trace().StartPart(2 * layers_->config().n_layers);
+  RETURN_IF_ERROR(layers_->LeaveLogits(step.n_logit_rows,
+                                       [this](int32_t row) { return exchange_.Logits(row); }));
+  RETURN_IF_ERROR(layers_->EndStep());
+  RETURN_IF_ERROR(Await());
+  RETURN_IF_ERROR(access_.SkipExchanges());
+  if (staged_->state == kernels::kExchangeFine) return absl::OkStatus();
+  return absl::DataLossError(
+      fmt::format("{}: in step {} another rank left a partial of another step or exchange",
+                  device_->name(), step.number));
+}
+
+DeviceGraph* DeviceDecode::GraphFor(const Step& step) const {
+  if (step.has_tail) return tail_graph_.get();
+  const size_t i = NumGraphs(layers_->max_position() + 1) - 1;
+  return graphs_[i].get();
 }
 
 absl::Status DeviceDecode::Combine(uint32_t number, bool has_partial) {

@@ -1,11 +1,15 @@
 // Steps of one token in this host's memory: one graph a step, whose exchanges the device does by
 // itself. Nothing is copied by the host's hand and nothing synchronized between the layers.
+//
+// All graphs are captured at the start. They differ in how many tiles of positions attention is
+// launched for: 1, 2, 4, ..., all of the device's context. A step takes the smallest that covers
+// its position; tiles beyond it end at once. One more, of all tiles, is for steps with a tail. Rows
+// of logits are not left by a graph but behind it.
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <tuple>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -17,7 +21,12 @@ namespace thermocline {
 
 class DeviceDecode {
  public:
-  // Registers the exchange's memory with the device. All must outlive the object.
+  // What the graphs of a rank take of the device's memory, at most, a node of one node_bytes
+  // (Device::graph_node_bytes).
+  static int64_t GraphBytes(const DeviceLayers::Options& options, int64_t n_layers,
+                            int64_t node_bytes);
+  // Registers the exchange's memory with the device and captures the graphs; when it returns, they
+  // have their memory. All must outlive the object.
   static absl::StatusOr<std::unique_ptr<DeviceDecode>> Create(DeviceLayers* layers, Device* device,
                                                               Exchange* exchange);
   // A step that is staged, to the point where FinishStep is due.
@@ -29,17 +38,17 @@ class DeviceDecode {
     kernels::DeviceStep step;
     uint32_t state;  // kernels::ExchangeState
   };
-  // What a graph was captured for; positions of one tile of attention share one.
-  using Key = std::tuple<int64_t /*tile*/, int32_t /*n_logit_rows*/, bool /*is_as_planned*/,
-                         bool /*has_tail*/>;
 
   DeviceDecode(DeviceLayers* layers, Device* device, Exchange* exchange)
       : layers_(layers),
         device_(device),
         exchange_(*exchange),
         access_(*exchange->device_access()) {}
-  absl::StatusOr<DeviceGraph*> GraphFor(const Key& key);
-  absl::Status Enqueue(const Key& key);
+  absl::Status CaptureAll();
+  // Of the staged step: any of one token, at positions below n_positions or with a tail.
+  absl::StatusOr<std::unique_ptr<DeviceGraph>> Capture(int64_t n_positions, bool has_tail);
+  absl::Status Enqueue(int64_t n_positions, bool has_tail);
+  DeviceGraph* GraphFor(const Step& step) const;
   // An exchange with the partial sum; one with nothing to add, in which nobody has anything.
   absl::Status Combine(uint32_t number, bool has_partial);
   absl::Status Meet(uint32_t number);
@@ -50,10 +59,11 @@ class DeviceDecode {
   Device* const device_;
   Exchange& exchange_;
   DeviceAccess& access_;
-  ExchangeMemory memory_;       // as the device sees it
-  Control* control_ = nullptr;  // of the device
-  Control* staged_ = nullptr;   // of the host, pinned
-  std::map<Key, std::unique_ptr<DeviceGraph>> graphs_;
+  ExchangeMemory memory_;                             // as the device sees it
+  Control* control_ = nullptr;                        // of the device
+  Control* staged_ = nullptr;                         // of the host, pinned
+  std::vector<std::unique_ptr<DeviceGraph>> graphs_;  // graphs_[i]: of up to 2^i tiles
+  std::unique_ptr<DeviceGraph> tail_graph_;           // null: steps have no tail
 };
 
 }  // namespace thermocline

@@ -108,6 +108,10 @@ DeviceFfn::DeviceFfn(const DeviceShard* shard, Device* device, DeviceProduct* pr
       sizes_(sizes),
       neuron_stride_(RoundUp(sizes.max_width(), 4)),
       rank_stride_(RoundUp(sizes.max_rank, 32)),
+      is_sparse_(std::any_of(shard->layers().begin(), shard->layers().end(),
+                             [](const DeviceLayer& layer) {
+                               return layer.n_neurons > 0 && layer.mode != Sparsity::kOff;
+                             })),
       counts_(sizes.n_layers) {
   Place(sizes, workspace, &buffers_);
   PlaceStaged(sizes, host, &staged_);
@@ -117,13 +121,10 @@ void DeviceFfn::Stage(const std::vector<StepToken>& tokens) {
   n_tokens_ = static_cast<int64_t>(tokens.size());
   std::transform(tokens.begin(), tokens.end(), staged_.classes,
                  [](const StepToken& token) { return static_cast<uint8_t>(token.mode); });
-  const bool are_as_planned =
-      std::all_of(staged_.classes, staged_.classes + n_tokens_, [](uint8_t c) { return c == 0; });
-  step_classes_ = are_as_planned ? nullptr : buffers_.classes;
 }
 
 absl::Status DeviceFfn::BeginStep() {
-  if (!is_as_planned()) {
+  if (is_sparse_) {
     RETURN_IF_ERROR(device_->Upload(buffers_.classes, staged_.classes, n_tokens_));
   }
   return device_->Fill(buffers_.counts, 0,
@@ -275,7 +276,7 @@ absl::Status DeviceFfn::Choose(const DeviceLayer& layer, DeviceCounts* counts) {
   kernels::DeviceSelection selection = {.scores = buffers_.up,
                                         .stride = neuron_stride_,
                                         .bias = predictor.bias,
-                                        .classes = step_classes_,
+                                        .classes = buffers_.classes,
                                         .n_tokens = n_tokens_,
                                         .n_rows = layer.n_neurons};
   SetThresholds(layer.threshold, kEverything, &selection);
@@ -289,7 +290,7 @@ absl::Status DeviceFfn::Fire(const DeviceLayer& layer, DeviceCounts* counts) {
   kernels::DeviceSelection selection = {.scores = buffers_.gate,
                                         .stride = neuron_stride_,
                                         .is_magnitude = !IsRelu(shard_->config().activation),
-                                        .classes = step_classes_,
+                                        .classes = buffers_.classes,
                                         .is_among_mask = layer.mode == Sparsity::kPredict,
                                         .n_tokens = n_tokens_,
                                         .n_rows = layer.n_neurons};

@@ -61,7 +61,6 @@ class DeviceFfn {
   };
   // Puts what a step says where BeginStep takes it from.
   void Stage(const std::vector<StepToken>& tokens);
-  bool is_as_planned() const { return step_classes_ == nullptr; }  // all staged tokens
   absl::Status BeginStep();
   // Whether the staged step does: on this rank, and of this layer.
   bool streams() const {
@@ -138,13 +137,13 @@ class DeviceFfn {
   const kernels::DeviceOps& ops_;
   const Sizes sizes_;
   const int64_t neuron_stride_, rank_stride_;
+  const bool is_sparse_;  // some layer leaves neurons out
   Buffers buffers_;
   Staged staged_;
   ChoiceMemory choices_;  // as the device sees it
   // Of the step being run.
   int64_t n_tokens_ = 0;
-  const uint8_t* step_classes_ = nullptr;  // on the device, or null: all tokens are as planned
-  std::vector<FfnCounts> counts_;          // [n_layers]
+  std::vector<FfnCounts> counts_;  // [n_layers]
 };
 
 }  // namespace thermocline

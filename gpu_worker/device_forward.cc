@@ -32,10 +32,13 @@ absl::StatusOr<std::unique_ptr<DeviceForward>> DeviceForward::Create(const Devic
   return forward;
 }
 
+absl::Status DeviceForward::Prepare(Exchange& exchange) {
+  if (exchange.device_access() == nullptr) return absl::OkStatus();
+  ASSIGN_OR_RETURN(decode_, DeviceDecode::Create(layers_.get(), device_, &exchange));
+  return absl::OkStatus();
+}
+
 absl::Status DeviceForward::Serve(Exchange& exchange) {
-  if (exchange.device_access() != nullptr) {
-    ASSIGN_OR_RETURN(decode_, DeviceDecode::Create(layers_.get(), device_, &exchange));
-  }
   for (;;) {
     const absl::StatusOr<Step> step = exchange.NextStep();
     if (absl::IsCancelled(step.status())) return absl::OkStatus();
@@ -76,8 +79,9 @@ absl::Status DeviceForward::RunPlain(const Step& step, Exchange& exchange) {
     RETURN_IF_ERROR(Combine(layers_->has_neurons(i), step.n_tokens(), exchange));
   }
   trace.StartPart(2 * layers_->config().n_layers);
+  RETURN_IF_ERROR(layers_->Logits(step.n_logit_rows));
   RETURN_IF_ERROR(
-      layers_->Logits(step.n_logit_rows, [&](int32_t row) { return exchange.Logits(row); }));
+      layers_->LeaveLogits(step.n_logit_rows, [&](int32_t row) { return exchange.Logits(row); }));
   RETURN_IF_ERROR(layers_->EndStep());
   return Await(exchange);
 }

@@ -28,7 +28,9 @@ class DeviceForward {
                                                                Device* device,
                                                                const Options& options);
 
-  // Runs steps until the exchange ends: OK after a shutdown, else why it was given up.
+  // Takes what steps on this exchange need of the device: its memory, graphs.
+  absl::Status Prepare(Exchange& exchange);
+  // Then, on the same: runs steps until it ends. OK after a shutdown, else why it was given up.
   absl::Status Serve(Exchange& exchange);
   // What its steps did; as of the last step that ended. May be called from any thread.
   struct Totals {
@@ -51,7 +53,7 @@ class DeviceForward {
 
   const std::unique_ptr<DeviceLayers> layers_;
   Device* const device_;
-  std::unique_ptr<DeviceDecode> decode_;  // while serving; null over a stream
+  std::unique_ptr<DeviceDecode> decode_;  // since Prepare; null over a stream
   mutable std::mutex totals_mutex_;
   Totals totals_;  // guarded by totals_mutex_
 };

@@ -303,7 +303,7 @@ absl::Status DeviceLayers::Ffn(int64_t index, const StreamHost& host) {
   return ffn_.Run(index, {buffers_.h, buffers_.normed, input}, buffers_.partial, host);
 }
 
-absl::Status DeviceLayers::Logits(int64_t n_rows, const std::function<float*(int32_t)>& rows) {
+absl::Status DeviceLayers::Logits(int64_t n_rows) {
   const int64_t d_model = config_.d_model, vocab = sizes_.vocab;
   if (n_rows == 0 || vocab == 0) return absl::OkStatus();
   // Tokens side by side whose rows are, too, are normed at once: all, or the last one, as a rule.
@@ -314,8 +314,12 @@ absl::Status DeviceLayers::Logits(int64_t n_rows, const std::function<float*(int
     while (end < n_tokens_ && tokens_[end].logit_row == row + end - begin) ++end;
     RETURN_IF_ERROR(Norm(buffers_.h + begin * d_model, end - begin, shard_->output_norm(), row));
   }
-  RETURN_IF_ERROR(
-      Product(shard_->output(), buffers_.normed, d_model, n_rows, buffers_.logits, vocab));
+  return Product(shard_->output(), buffers_.normed, d_model, n_rows, buffers_.logits, vocab);
+}
+
+absl::Status DeviceLayers::LeaveLogits(int64_t n_rows, const std::function<float*(int32_t)>& rows) {
+  const int64_t vocab = sizes_.vocab;
+  if (n_rows == 0 || vocab == 0) return absl::OkStatus();
   for (int64_t row = 0; row < n_rows; ++row) {
     RETURN_IF_ERROR(device_->Download(rows(static_cast<int32_t>(row)),
                                       buffers_.logits + row * vocab,

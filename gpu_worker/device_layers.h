@@ -49,8 +49,6 @@ class DeviceLayers {
   absl::Status Stage(const Step& step);
   const std::vector<StepToken>& tokens() const { return tokens_; }  // the staged ones
   int64_t max_position() const { return max_position_; }            // of those on the device
-  // Whether launches would be the same as for a step staged before, but for max_position.
-  bool is_as_planned() const { return ffn_.is_as_planned(); }
 
   // Where the ranks meet over the tail of the context, as the device sees it; before steps that
   // have one.
@@ -68,14 +66,16 @@ class DeviceLayers {
                          const std::function<absl::Status()>& meet);
   // host: needed by steps that stream neurons.
   absl::Status Ffn(int64_t layer, const StreamHost& host = {});
-  // Of the tokens that want some; rows(r) is where row r goes, on the host.
-  absl::Status Logits(int64_t n_rows, const std::function<float*(int32_t)>& rows);
+  // Of the tokens that want some, and on the device.
+  absl::Status Logits(int64_t n_rows);
+  // Behind Logits of as many rows; rows(r) is where row r goes, on the host.
+  absl::Status LeaveLogits(int64_t n_rows, const std::function<float*(int32_t)>& rows);
   // Asks for what the step counted; CollectCounts, when the device has done all, takes it.
   absl::Status EndStep();
   void CollectCounts() { ffn_.CollectCounts(); }
   const std::vector<FfnCounts>& counts() const { return ffn_.counts(); }
-  // Told by Upload, Attention, Ffn, Logits and EndStep what they do; parts are for the caller to
-  // start.
+  // Told by Upload, Attention, Ffn, LeaveLogits and EndStep what they do; parts are for the caller
+  // to start.
   DeviceTrace& trace() { return *trace_; }
 
   bool has_attention(int64_t layer) const { return shard_->layers()[layer].n_kv_heads > 0; }

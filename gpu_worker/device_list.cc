@@ -19,7 +19,8 @@ absl::Status Add(const std::string& name, Json* devices) {
                       {"description", (*device)->description()},
                       {"free_bytes", memory->free_bytes},
                       {"total_bytes", memory->total_bytes},
-                      {"gbps", (*device)->gbps()}});
+                      {"gbps", (*device)->gbps()},
+                      {"graph_node_bytes", (*device)->graph_node_bytes()}});
   return absl::OkStatus();
 }
 

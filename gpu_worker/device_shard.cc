@@ -93,6 +93,7 @@ absl::Status DeviceShard::TakeMemory() {
       .weight_bytes = weight_bytes_,
       .kv_bytes = kv_bytes_,
       .buffer_bytes = workspace + (streamer_ != nullptr ? streamer_->area_bytes() : 0),
+      .graph_bytes = options_.graph_bytes,
       .budget_bytes = options_.budget_bytes,
       .free_bytes = memory.free_bytes,
       .n_ctx = options_.n_ctx,
@@ -100,7 +101,7 @@ absl::Status DeviceShard::TakeMemory() {
   if (!need.fits()) {
     return absl::ResourceExhaustedError(fmt::format("{}: {}", device_->name(), need.Describe()));
   }
-  const int64_t total = need.total_bytes();
+  const int64_t total = need.total_bytes() - need.graph_bytes;
   buffer_bytes_ = need.buffer_bytes;
   ASSIGN_OR_RETURN(uint8_t * memory_at, device_->Allocate(std::max(total, kImageAlignment)));
   for (Job& job : jobs_) {

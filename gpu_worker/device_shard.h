@@ -53,6 +53,7 @@ class DeviceShard {
     int64_t workspace_bytes = 0;  // of a step, kept for its buffers
     int64_t budget_bytes = 0;     // of device memory for all of it; 0: what is free
     kernels::DeviceKvType kv_type = kernels::DeviceKvType::kF16;
+    int64_t graph_bytes = 0;  // of the budget, left to the graphs of steps
   };
   // Lays it out and takes the memory; nothing is read yet. predictor: needed by mode predict, else
   // null. The files must outlive the loading, and the model's the shard, if the spec streams
@@ -79,7 +80,7 @@ class DeviceShard {
   int64_t workspace_bytes() const { return options_.workspace_bytes; }
   int64_t weight_bytes() const { return weight_bytes_; }
   int64_t kv_bytes() const { return kv_bytes_; }
-  int64_t buffer_bytes() const { return buffer_bytes_; }  // all the rest
+  int64_t buffer_bytes() const { return buffer_bytes_; }  // all the rest, but for graphs
 
  private:
   // Something to be packed on the host and sent. place gets its address on the device.

@@ -25,7 +25,7 @@ class DeviceTrace {
   void BeginStep(uint64_t step);
   void EndStep();
 
-  // In the stream's order, captured with it.
+  // In the stream's order, captured where the stream is.
   absl::Status Reset();  // first
   // What comes next belongs to this exchange of the step, or, with the number after the last one,
   // to the output. Each op at most once.

@@ -50,13 +50,16 @@ absl::StatusOr<worker::v1::ConfigureResponse> GpuWorker::SetUp(
                       trace()};
   const int64_t workspace =
       DeviceLayers::WorkspaceBytes(model.config, model.spec, forward_options_, &model.predictor);
+  graph_bytes_ = DeviceDecode::GraphBytes(forward_options_, model.config.n_layers,
+                                          device_->graph_node_bytes());
   const DeviceShard::Options options = {.n_slots = request.n_slots(),
                                         .n_ctx = forward_options_.device_ctx(),
                                         .workspace_bytes = workspace,
                                         .budget_bytes = request.memory_bytes(),
                                         .kv_type = request.kv_type() == "q8_0"
                                                        ? kernels::DeviceKvType::kQ8_0
-                                                       : kernels::DeviceKvType::kF16};
+                                                       : kernels::DeviceKvType::kF16,
+                                        .graph_bytes = graph_bytes_};
   ASSIGN_OR_RETURN(shard_,
                    DeviceShard::Create(model.file.get(), model.config, model.spec, options,
                                        device_.get(), model.of_predictor(), &model.predictor));
@@ -72,6 +75,15 @@ absl::StatusOr<worker::v1::ConfigureResponse> GpuWorker::SetUp(
 absl::Status GpuWorker::Load(const std::function<bool(int64_t, int64_t)>& on_progress) {
   RETURN_IF_ERROR(shard_->Load(on_progress));
   ASSIGN_OR_RETURN(forward_, DeviceForward::Create(shard_.get(), device_.get(), forward_options_));
+  return CheckMemory();
+}
+
+absl::Status GpuWorker::PrepareSteps(Exchange& exchange) {
+  RETURN_IF_ERROR(forward_->Prepare(exchange));
+  return CheckMemory();
+}
+
+absl::Status GpuWorker::CheckMemory() const {
   ASSIGN_OR_RETURN(const DeviceMemory memory, device_->Memory());
   return CheckTaken(device_->name(), promised_bytes_, free_bytes_ - memory.free_bytes);
 }
@@ -90,6 +102,7 @@ void GpuWorker::FillStats(worker::v1::StatsResponse* response) const {
   response->set_weight_bytes(shard_->weight_bytes());
   response->set_kv_bytes(shard_->kv_bytes());
   response->set_buffer_bytes(shard_->buffer_bytes());
+  response->set_graph_bytes(graph_bytes_);
   response->set_n_threads(1);
   response->set_device(device_->description());
   if (forward_ == nullptr) return;

@@ -26,9 +26,11 @@ class GpuWorker : public PhasedRank {
   absl::StatusOr<worker::v1::ConfigureResponse> SetUp(const worker::v1::ConfigureRequest& request,
                                                       const OpenedModel& model) override;
   absl::Status Load(const std::function<bool(int64_t, int64_t)>& on_progress) override;
+  absl::Status PrepareSteps(Exchange& exchange) override;
   absl::Status RunSteps(Exchange& exchange) override;
   void FillStats(worker::v1::StatsResponse* response) const override;
   void Drop() override;
+  absl::Status CheckMemory() const;
 
   std::unique_ptr<Device> device_;
   std::shared_ptr<const GgufFile> file_;  // that the shard streams neurons from, or null
@@ -37,6 +39,7 @@ class GpuWorker : public PhasedRank {
   DeviceForward::Options forward_options_;
   int64_t free_bytes_ = 0;      // of the device's memory, before anything was taken
   int64_t promised_bytes_ = 0;  // by the plan; 0: nothing
+  int64_t graph_bytes_ = 0;     // of them, kept for graphs
 };
 
 }  // namespace thermocline

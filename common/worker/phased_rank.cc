@@ -80,6 +80,13 @@ absl::Status PhasedRank::StartServing(const std::string& carrier) {
   return absl::OkStatus();
 }
 
+absl::Status PhasedRank::Prepare(Exchange& exchange) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const absl::Status status = PrepareSteps(exchange);
+  if (!status.ok()) DropAll();
+  return status;
+}
+
 absl::Status PhasedRank::Serve(Exchange& exchange) {
   const absl::Status end = RunSteps(exchange);
   std::lock_guard<std::mutex> lock(mutex_);

@@ -23,6 +23,7 @@ class PhasedRank : public Rank {
       const worker::v1::ConfigureRequest& request) final;
   absl::Status LoadShard(const std::function<bool(int64_t, int64_t)>& on_progress) final;
   absl::Status StartServing(const std::string& carrier) final;
+  absl::Status Prepare(Exchange& exchange) final;
   absl::Status Serve(Exchange& exchange) final;
   worker::v1::StatsResponse Stats() const final;
   absl::StatusOr<std::vector<TraceSpan>> ReadTrace() const final;
@@ -39,6 +40,7 @@ class PhasedRank : public Rank {
   virtual absl::StatusOr<worker::v1::ConfigureResponse> SetUp(
       const worker::v1::ConfigureRequest& request, const OpenedModel& model) = 0;
   virtual absl::Status Load(const std::function<bool(int64_t, int64_t)>& on_progress) = 0;
+  virtual absl::Status PrepareSteps(Exchange&) { return absl::OkStatus(); }
   virtual absl::Status RunSteps(Exchange& exchange) = 0;
   virtual void FillStats(worker::v1::StatsResponse* response) const = 0;  // after Configure
   virtual void Drop() = 0;  // all that SetUp and Load made

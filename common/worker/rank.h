@@ -52,7 +52,10 @@ class Rank {
   virtual absl::Status LoadShard(const std::function<bool(int64_t, int64_t)>& on_progress) = 0;
   // After LoadShard: from now on this worker is one fleet's, over this carrier.
   virtual absl::Status StartServing(const std::string& carrier) = 0;
-  // Then: serves steps until the exchange ends, and drops the shard.
+  // Then: takes what steps on this exchange need, so that a failure is one of the start; it drops
+  // the shard.
+  virtual absl::Status Prepare(Exchange& exchange) = 0;
+  // Then, on the same: serves steps until it ends, and drops the shard.
   virtual absl::Status Serve(Exchange& exchange) = 0;
 
   // After Configure; it says something while no step runs.

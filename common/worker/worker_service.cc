@@ -81,11 +81,11 @@ grpc::Status WorkerService::AttachSegment(grpc::ServerContext*,
     return ToGrpc(segment.status());
   }
   segment_ = *std::move(segment);
-  steps_ = std::thread([this] {
-    ShmExchange exchange(segment_.get(), worker_->rank(),
-                         static_cast<int32_t>(worker_->vocab().begin));
-    on_end_(worker_->Serve(exchange));
-  });
+  exchange_ = std::make_unique<ShmExchange>(segment_.get(), worker_->rank(),
+                                            static_cast<int32_t>(worker_->vocab().begin));
+  const absl::Status prepared = Guarded([&] { return worker_->Prepare(*exchange_); });
+  if (!prepared.ok()) return ToGrpc(prepared);
+  steps_ = std::thread([this] { on_end_(worker_->Serve(*exchange_)); });
   return grpc::Status::OK;
 }
 
@@ -99,6 +99,7 @@ absl::Status WorkerService::ServeStream(FrameStream& stream) {
     const Range vocab = worker_->vocab();
     StreamExchange exchange(&stream, worker_->exchange_shape(), worker_->epoch(),
                             static_cast<int32_t>(vocab.begin), static_cast<int32_t>(vocab.end));
+    RETURN_IF_ERROR(worker_->Prepare(exchange));
     return worker_->Serve(exchange);
   });
   on_end_(end);

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <thread>
 
+#include "common/exchange/shm_exchange.h"
 #include "common/rpc/exchange_server.h"
 #include "common/worker/rank.h"
 
@@ -46,7 +48,8 @@ class WorkerService final : public WorkerServiceBase {
   std::mutex mutex_;  // of what follows
   int segment_fd_;
   std::unique_ptr<Segment> segment_;
-  std::thread steps_;  // serves steps over the segment
+  std::unique_ptr<ShmExchange> exchange_;  // on it
+  std::thread steps_;                      // serves steps over the segment
   std::function<void(absl::Status)> on_end_;
 };
 

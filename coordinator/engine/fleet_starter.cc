@@ -152,6 +152,7 @@ absl::Status FleetStarter::MakePlan() {
                                           .shares_memory = options.transport != "grpc",
                                           .batch_size = options.batch_size,
                                           .max_logit_rows = options.max_logit_rows,
+                                          .is_traced = !options.trace_path.empty(),
                                           .gpus = std::move(gpus.devices),
                                           .n_gpu_layers = options.n_gpu_layers,
                                           .vram_budget_bytes = options.vram_budget_bytes,

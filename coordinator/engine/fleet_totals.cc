@@ -116,6 +116,7 @@ v1::StatsResponse StatsForClients(const std::vector<worker::v1::StatsResponse>& 
     stats->set_weight_bytes(rank.weight_bytes());
     stats->set_kv_bytes(rank.kv_bytes());
     stats->set_buffer_bytes(rank.buffer_bytes());
+    stats->set_graph_bytes(rank.graph_bytes());
     stats->set_steps(rank.steps());
     stats->set_step_us(us_a_step(all_ns));
     stats->set_wait_us(us_a_step(t.exchange_ns()));
@@ -128,15 +129,18 @@ std::string RankTable(const v1::StatsResponse& stats) {
   const auto mib = [](int64_t n_bytes) { return static_cast<double>(n_bytes) / (1024.0 * 1024); };
   const bool has_firings = stats.fired_share() > 0;
   std::string table =
-      "rank  weights MiB  KV cache MiB  buffers MiB  us a step  of them waiting  firings\n";
+      "rank  weights MiB  KV cache MiB  buffers MiB  graphs MiB  us a step  of them waiting  "
+      "firings\n";
   for (const v1::RankStats& rank : stats.ranks()) {
     const std::string buffers = fmt::format("{:.1f}", mib(rank.buffer_bytes()));
+    const std::string graphs = fmt::format("{:.1f}", mib(rank.graph_bytes()));
     const std::string wait_us = fmt::format("{:.0f}", rank.wait_us());
     const std::string firings = fmt::format("{:.1f} %", 100 * rank.firings_share());
-    table += fmt::format("{:4}  {:11.1f}  {:12.1f}  {:>11}  {:9.0f}  {:>15}  {:>7}  {}\n",
-                         rank.rank(), mib(rank.weight_bytes()), mib(rank.kv_bytes()),
-                         rank.is_gpu() ? buffers : "-", rank.step_us(),
-                         rank.is_gpu() ? "-" : wait_us, has_firings ? firings : "-", rank.what());
+    table +=
+        fmt::format("{:4}  {:11.1f}  {:12.1f}  {:>11}  {:>10}  {:9.0f}  {:>15}  {:>7}  {}\n",
+                    rank.rank(), mib(rank.weight_bytes()), mib(rank.kv_bytes()),
+                    rank.is_gpu() ? buffers : "-", rank.is_gpu() ? graphs : "-", rank.step_us(),
+                    rank.is_gpu() ? "-" : wait_us, has_firings ? firings : "-", rank.what());
   }
   if (stats.hot_share() > 0 && stats.hot_share() < 1) {
     table += fmt::format("hot neurons: {:.1f} % of all, with {:.1f} % of the firings\n",

@@ -66,7 +66,8 @@ absl::StatusOr<GpuDevices> ParseDevices(const std::string& binary, const std::st
            entry.contains("description") && entry["description"].is_string() &&
            entry.contains("free_bytes") && entry["free_bytes"].is_number_integer() &&
            entry.contains("total_bytes") && entry["total_bytes"].is_number_integer() &&
-           entry.contains("gbps") && entry["gbps"].is_number();
+           entry.contains("gbps") && entry["gbps"].is_number() &&
+           entry.contains("graph_node_bytes") && entry["graph_node_bytes"].is_number_integer();
   };
   const bool is_list = json.is_object() && json.contains("devices") && json["devices"].is_array() &&
                        json.contains("no_more") && json["no_more"].is_string() &&
@@ -80,7 +81,7 @@ absl::StatusOr<GpuDevices> ParseDevices(const std::string& binary, const std::st
   GpuDevices found;
   for (const Json& entry : json["devices"]) {
     found.devices.push_back({entry["name"], entry["description"], entry["free_bytes"],
-                             entry["total_bytes"], entry["gbps"]});
+                             entry["total_bytes"], entry["gbps"], entry["graph_node_bytes"]});
   }
   found.reason = json["no_more"];
   return found;

@@ -14,7 +14,8 @@ struct GpuDevice {
   std::string description;  // "cuda:0 (NVIDIA H100 80GB HBM3)"
   int64_t free_bytes = 0;
   int64_t total_bytes = 0;
-  double gbps = 0;  // of reading device memory, 1e9 bytes a second
+  double gbps = 0;               // of reading device memory, 1e9 bytes a second
+  int64_t graph_node_bytes = 0;  // as Device's
 };
 
 struct GpuDevices {

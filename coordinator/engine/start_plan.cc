@@ -27,6 +27,8 @@ constexpr double kDownTokens = 16, kNeuronChunk = 64, kAttendTile = 256, kAttend
 // Of device_product.h and gemm.h: from so many tokens on, weights in f16 and cuBLAS's own.
 constexpr int64_t kGemmTokens = 48;
 constexpr double kTileBytes = 32.0 * 1024 * 1024, kGemmBytes = 32.0 * 1024 * 1024;
+// Of device_decode.cc: nodes of a graph.
+constexpr double kLayerNodes = 30, kLayerStamps = 16, kOtherNodes = 12;
 constexpr int64_t kMostStreamed = 1024 + 32;  // neurons of a chunk (neuron_streamer.h)
 
 // Buffers of a step, all ranks taken as the widest can be: values of d_ff and of d_model a token
@@ -57,6 +59,19 @@ double GpuStepBytes(const StartPlanOptions& options, const ModelConfig& config) 
   }
   const double decided = sizeof(float) * kDownTokens * d_ff;  // scores, for CPU ranks
   return StepBytes(options, config) + down_parts + attention_parts + gemm + decided;
+}
+
+// Of the graphs of steps (device_decode.h), as if the context had a tail where it may.
+double GraphBytes(const StartPlanOptions& options, const ModelConfig& config) {
+  double n_graphs = options.may_have_tail ? 2 : 1, node_bytes = 0;
+  for (double n_ctx = kAttendTile; n_ctx < static_cast<double>(options.n_ctx); n_ctx *= 2) {
+    ++n_graphs;
+  }
+  for (const GpuDevice& device : options.gpus) {
+    node_bytes = std::max(node_bytes, static_cast<double>(device.graph_node_bytes));
+  }
+  const double of_layer = kLayerNodes + (options.is_traced ? kLayerStamps : 0);
+  return n_graphs * (static_cast<double>(config.n_layers) * of_layer + kOtherNodes) * node_bytes;
 }
 
 // The emulated device streams nothing that it was not told to.
@@ -211,7 +226,8 @@ absl::StatusOr<Plan> PlanForStart(const StartPlanOptions& options, const Sparsit
   request.n_session_ctx = options.n_ctx;
   request.shares_memory = options.shares_memory;
   request.cpu_workspace_bytes = kProgramBytes + StepBytes(options, model.config());
-  request.gpu_workspace_bytes = GpuStepBytes(options, model.config());
+  request.gpu_workspace_bytes =
+      GpuStepBytes(options, model.config()) + GraphBytes(options, model.config());
   if (MayStream(options)) request.gpu_workspace_bytes += StreamBytes(shape);
   request.vram_budget_bytes = options.vram_budget_bytes;
   if (!options.gpus.empty()) request.n_gpu_layers = options.n_gpu_layers;

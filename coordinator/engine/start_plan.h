@@ -23,6 +23,7 @@ struct StartPlanOptions {
   bool shares_memory = true;  // as PlacementRequest has it
   int64_t batch_size = 1;     // of a step, at most
   int64_t max_logit_rows = 1;
+  bool is_traced = false;              // steps are
   std::vector<GpuDevice> gpus;         // one rank each, before the CPUs'
   int64_t n_gpu_layers = kAutoLayers;  // on GPUs as a whole, where there are GPUs
   double vram_budget_bytes = 0;        // of each; 0: what is free, less a margin

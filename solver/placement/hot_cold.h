@@ -25,7 +25,7 @@ struct PlacementRequest {
   bool shares_memory = true;
   // Beside weights and KV cache: the program, the exchange and what the system needs.
   double cpu_workspace_bytes = 1024.0 * 1024 * 1024;
-  // The same on a GPU: context and code of the driver, buffers of a step.
+  // The same on a GPU: context and code of the driver, buffers and graphs of steps.
   double gpu_workspace_bytes = 512.0 * 1024 * 1024;
   Engine engine = ThermoclineEngine();
 };

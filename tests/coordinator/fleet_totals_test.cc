@@ -27,6 +27,7 @@ worker::v1::StatsResponse Rank(int32_t rank, uint64_t neurons, uint64_t fired) {
 TEST(FleetTotals, TheHitRateIsTheGpusShareOfTheFirings) {
   worker::v1::StatsResponse gpu = Rank(0, 100, 60);
   gpu.set_device("cuda:0 (a card)");
+  gpu.set_graph_bytes(77 << 20);
   gpu.mutable_times()->set_step_ns(10 * 2500);
   worker::v1::StatsResponse cpu = Rank(1, 300, 20);
   cpu.mutable_times()->set_gate_ns(10 * 1000);
@@ -37,6 +38,7 @@ TEST(FleetTotals, TheHitRateIsTheGpusShareOfTheFirings) {
   EXPECT_THAT(totals.Describe(), HasSubstr("25.0 % of neurons that are hot had 75.0 %"));
   EXPECT_DOUBLE_EQ(totals.Since(totals).HotHitRate(), 0);
   const std::string table = RankTable(StatsForClients({gpu, cpu}));
+  EXPECT_THAT(table, HasSubstr("77.0"));  // MiB of graphs
   EXPECT_THAT(table, HasSubstr("75.0 %  cuda:0 (a card)\n"));
   EXPECT_THAT(table, HasSubstr("25.0 %  4 threads, avx2\n"));
   EXPECT_THAT(table, HasSubstr("hot neurons: 25.0 % of all, with 75.0 % of the firings\n"));

@@ -91,7 +91,9 @@ TEST_F(DeviceFaults, AnyAllocationMayFail) {
       ExpectError(end, absl::StatusCode::kResourceExhausted, "no memory for", "--vram-budget");
     }
   } while (!end.ok() && ++n_failed < 100);
-  EXPECT_GT(n_failed, 4);  // the shard, what steps are staged in, what they exchange with
+  // The shard, two images of its tensors, what steps are staged in, two pieces that they exchange
+  // with, their graph.
+  EXPECT_EQ(n_failed, 7);
   EXPECT_LT(n_failed, 100);
 }
 
@@ -132,6 +134,7 @@ TEST(EmulatedDevice, TellsWhatItIs) {
   EXPECT_THAT((*sleeper)->description(), HasSubstr("computes nothing"));
   EXPECT_THAT((*sleeper)->description(), HasSubstr("1500 us"));
   EXPECT_TRUE(OpenDevice("emulated:fail=lost:after=3").ok());
+  EXPECT_TRUE(OpenDevice("emulated:graph=65536").ok());
   for (const char* name :
        {"emulated:", "emulated:sleep", "emulated:sleep=", "emulated:sleep=-1", "emulated:sleep=1x",
         "emulated:fail=none", "emulated:after=1:", "emulated:sleep=99999999999999999999"}) {

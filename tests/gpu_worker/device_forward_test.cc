@@ -354,7 +354,7 @@ TEST(DeviceMemory, MoreThanTheBudgetIsRefusedWithWhatEachPartTakes) {
       DeviceShard::Create(model->file.get(), *config, SpecOfRank(*plan, 0), options, device->get());
   EXPECT_EQ(shard.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(shard.status().message()),
-              ::testing::AllOf(::testing::HasSubstr("KV cache"),
+              ::testing::AllOf(::testing::HasSubstr("KV cache"), ::testing::HasSubstr("graphs"),
                                ::testing::HasSubstr("raise --vram-budget to")));
 }
 

@@ -15,7 +15,8 @@ constexpr int64_t kMib = 1 << 20;
 MemoryNeed Need() {
   return {.weight_bytes = 3000 * kMib,
           .kv_bytes = 1024 * kMib,
-          .buffer_bytes = 100 * kMib,
+          .buffer_bytes = 80 * kMib,
+          .graph_bytes = 20 * kMib,
           .budget_bytes = 4000 * kMib,
           .free_bytes = 8000 * kMib,
           .n_ctx = 4096,
@@ -33,6 +34,7 @@ TEST(MemoryNeed, ABudgetOrAContextAsItSaysIsEnough) {
   MemoryNeed need = Need();
   ASSERT_FALSE(need.fits());
   const std::string message = need.Describe();
+  EXPECT_THAT(message, HasSubstr("graphs 0.020 GiB"));
   MemoryNeed other = need;
   other.budget_bytes =
       static_cast<int64_t>(After(message, "raise --vram-budget to ") * 1024) * kMib;
@@ -69,7 +71,8 @@ TEST(CheckTaken, AllowsWhatIsPromisedAndALittleOfTheDrivers) {
   EXPECT_TRUE(CheckTaken("cuda:0", 0, 1 << 30).ok());
   const absl::Status status = CheckTaken("cuda:0", 1024 * kMib, 1536 * kMib);
   EXPECT_THAT(std::string(status.message()), HasSubstr("cuda:0 reports 1.500 GiB"));
-  EXPECT_THAT(std::string(status.message()), HasSubstr("lower --vram-budget to 0.50"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("and graphs, and the plan promises 1.000"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("lower --ctx-size"));
 }
 
 }  // namespace

@@ -83,12 +83,26 @@ TEST(GpuFaults, MemoryThatIsNotThereAtTheStartIsNamedWithTheFlags) {
   }
 }
 
-// It is noticed when the exchange has just been connected: by Start, or by the first step.
+// Only over shared memory are there any.
+TEST(GpuFaults, GraphsThatTakeMoreThanIsPlannedAreNamedAtTheStart) {
+  FleetOptions options = Options("emulated:graph=4000000");
+  options.vram_budget_bytes = 0.05 * (1 << 30);
+  const Clock::time_point start = Clock::now();
+  const auto fleet = Fleet::Start(options, nullptr, nullptr);
+  ASSERT_FALSE(fleet.ok());
+  EXPECT_THAT(std::string(fleet.status().message()),
+              AllOf(HasSubstr("worker 0"), HasSubstr("KV cache, buffers and graphs"),
+                    HasSubstr("lower --ctx-size")));
+  EXPECT_LT(Clock::now() - start, 20s);
+  options.transport = "grpc";
+  EXPECT_TRUE(Fleet::Start(options, nullptr, nullptr).ok());
+}
+
 TEST(GpuFaults, ASegmentThatCantBeRegisteredLeavesTheStream) {
   const std::string device = "emulated:fail=register";
   auto fleet = Fleet::Start(Options(device), nullptr, nullptr);
-  const absl::Status end = fleet.ok() ? Decode(**fleet) : fleet.status();
-  EXPECT_THAT(std::string(end.message()),
+  ASSERT_FALSE(fleet.ok());
+  EXPECT_THAT(std::string(fleet.status().message()),
               AllOf(HasSubstr("worker 0"), HasSubstr("can't be registered"),
                     HasSubstr("--transport grpc")));
   FleetOptions options = Options(device);

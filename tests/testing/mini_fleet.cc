@@ -62,8 +62,12 @@ absl::StatusOr<std::unique_ptr<MiniFleet>> MiniFleet::Create(const GgufFile* fil
   }
   for (const auto& rank : fleet->ranks_) {
     rank->thread = std::thread([rank = rank.get(), segment = fleet->segment_.get()] {
-      rank->end = rank->forward != nullptr ? rank->forward->Serve(*rank->exchange)
-                                           : rank->device_forward->Serve(*rank->exchange);
+      if (rank->device_forward != nullptr)
+        rank->end = rank->device_forward->Prepare(*rank->exchange);
+      if (rank->end.ok()) {
+        rank->end = rank->forward != nullptr ? rank->forward->Serve(*rank->exchange)
+                                             : rank->device_forward->Serve(*rank->exchange);
+      }
       if (!rank->end.ok()) segment->Stop(StopReason::kFailed);
     });
   }

@@ -61,6 +61,7 @@ class MiniFleet {
   // Of all ranks and layers.
   FfnCounts Counts() const;
   Forward& forward(int32_t rank) { return *ranks_[rank]->forward; }
+  const Device& device(int32_t rank) const { return *ranks_[rank]->device; }
   Segment& segment() { return *segment_; }
 
  private:

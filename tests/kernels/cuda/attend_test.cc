@@ -20,8 +20,9 @@ class AttendTest : public DeviceTest {
     return device_->Download(attended.out, std::ssize(problem.q));
   }
   // Each token's out, then its state.
-  std::vector<std::vector<float>> OfTokens(const Problem& problem, const DeviceKv& kv) {
-    const Attended attended = Attend(device_.get(), problem, kv);
+  std::vector<std::vector<float>> OfTokens(const Problem& problem, const DeviceKv& kv,
+                                           int64_t more_positions = 0) {
+    const Attended attended = Attend(device_.get(), problem, kv, true, more_positions);
     const int64_t n_heads = problem.shape.n_heads, n = n_heads * problem.shape.d_head;
     std::vector<std::vector<float>> of_tokens;
     for (int64_t t = 0; t < std::ssize(problem.tokens); ++t) {
@@ -227,6 +228,26 @@ TEST_P(AttendTest, TokensOfTheTailAttendToAllOfTheCache) {
       ExpectCloseToF64(few);
       ExpectStateCloseToF64(few);
       ExpectBitsOfTokensAlone(few);
+    }
+  }
+}
+
+// As a graph's launches are, which are for many steps. What the cache has no room for would be read
+// out of bounds.
+TEST_P(AttendTest, LaunchesForMorePositionsThanAreAttendedToGiveTheSameBits) {
+  for (const DeviceKvType type : kTypes) {
+    for (const int64_t window : {0, 40}) {
+      Problem problem({type, 1, 600, 6, 2, 64}, {{0, 0}}, window);
+      for (const int32_t position : {0, 255, 256, 599}) {
+        problem.tokens = {{0, position}};
+        problem.Fill();
+        const DeviceKv kv = UploadKv(problem);
+        const std::vector<std::vector<float>> expected = OfTokens(problem, kv);
+        for (const int64_t more : {int64_t{1}, kAttendTile, 7 * kAttendTile, 40 * kAttendTile}) {
+          EXPECT_TRUE(same_bits(OfTokens(problem, kv, more)[0], expected[0]))
+              << Name(problem.shape) << ", position " << position << " and " << more << " more";
+        }
+      }
     }
   }
 }

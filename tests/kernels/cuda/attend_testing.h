@@ -138,15 +138,17 @@ inline Judged JudgeOut(const AttendProblem& problem) {
   return judged;
 }
 
-// A cache in device memory, and what attend makes of it there.
+// A cache in device memory, and what attend makes of it there, told of so many positions more than
+// are attended to.
 struct Attended {
   float* out = nullptr;    // [n_tokens, n_heads, d_head]
   float* state = nullptr;  // [n_tokens, n_heads, 2]
 };
 inline Attended Attend(TestDevice* device, const AttendProblem& problem, const DeviceKv& kv,
-                       bool with_state = true) {
+                       bool with_state = true, int64_t more_positions = 0) {
   const KvShape& shape = problem.shape;
-  const int64_t n_tokens = std::ssize(problem.tokens), max_position = problem.MaxPosition();
+  const int64_t n_tokens = std::ssize(problem.tokens);
+  const int64_t max_position = problem.MaxPosition() + more_positions;
   Attended attended = {device->Allocate<float>(problem.n_rows() * shape.d_head)};
   if (with_state) attended.state = device->Allocate<float>(problem.n_rows() * 2);
   void* workspace =
