@@ -51,6 +51,7 @@ absl::Status DeviceDecode::Run(const Step& step) {
                    layers_->is_as_planned(), step.has_tail};
   ASSIGN_OR_RETURN(DeviceGraph * graph, GraphFor(key));
   RETURN_IF_ERROR(device_->Launch(graph));
+  RETURN_IF_ERROR(layers_->LeaveLogits(step, &exchange_));
   RETURN_IF_ERROR(Await());
   RETURN_IF_ERROR(access_.SkipExchanges());
   if (staged_->state == kernels::kExchangeFine) return absl::OkStatus();
@@ -95,7 +96,7 @@ absl::Status DeviceDecode::Enqueue(const Key& key) {
     RETURN_IF_ERROR(Combine(number++, layers_->has_neurons(i)));
   }
   trace.StartPart(2 * layers_->config().n_layers);
-  RETURN_IF_ERROR(layers_->Logits(n_rows, [this](int32_t row) { return exchange_.Logits(row); }));
+  RETURN_IF_ERROR(layers_->Logits(n_rows));
   RETURN_IF_ERROR(layers_->EndStep());
   return device_->Download(staged_, control_, sizeof(Control));
 }

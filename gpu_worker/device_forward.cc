@@ -76,8 +76,8 @@ absl::Status DeviceForward::RunPlain(const Step& step, Exchange& exchange) {
     RETURN_IF_ERROR(Combine(layers_->has_neurons(i), step.n_tokens(), exchange));
   }
   trace.StartPart(2 * layers_->config().n_layers);
-  RETURN_IF_ERROR(
-      layers_->Logits(step.n_logit_rows, [&](int32_t row) { return exchange.Logits(row); }));
+  RETURN_IF_ERROR(layers_->Logits(step.n_logit_rows));
+  RETURN_IF_ERROR(layers_->LeaveLogits(step, &exchange));
   RETURN_IF_ERROR(layers_->EndStep());
   return Await(exchange);
 }

@@ -64,8 +64,9 @@ class DeviceLayers {
                          const std::function<absl::Status()>& meet);
   // host: needed by steps that stream neurons.
   absl::Status Ffn(int64_t layer, const StreamHost& host = {});
-  // Of the tokens that want some; rows(r) is where row r goes, on the host.
-  absl::Status Logits(int64_t n_rows, const std::function<float*(int32_t)>& rows);
+  // Of the tokens that want some. On the device; what the step wants of them goes to the exchange.
+  absl::Status Logits(int64_t n_rows);
+  absl::Status LeaveLogits(const Step& step, Exchange* exchange);
   // Asks for what the step counted; CollectCounts, when the device has done all, takes it.
   absl::Status EndStep();
   void CollectCounts() { ffn_.CollectCounts(); }
@@ -97,6 +98,9 @@ class DeviceLayers {
     float* attention_state;        // [max_tokens, such heads, 2]: max, sum
     float* partial;                // [max_tokens, d_model]
     float* logits;                 // [max_logit_rows, vocab rows]
+    LogitCandidate* candidates;    // [max_logit_rows]
+    float* log_sum;                // top_k's, read by nobody
+    uint8_t* top_k;                // its workspace
     uint8_t* attend;               // its workspace
     uint8_t* ffn;                  // device_ffn.h's
     uint8_t* product;              // device_product.h's
@@ -144,6 +148,7 @@ class DeviceLayers {
     const kernels::DeviceMatrix& weights;
     float* out;
   };
+  absl::Status LeaveCandidates(int64_t n_rows, LogitCandidate* to);
   absl::Status Products(std::initializer_list<Rows> all, const float* x, int64_t width);
 
   const DeviceShard* shard_;

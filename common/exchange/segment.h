@@ -10,13 +10,14 @@
 #include "absl/status/statusor.h"
 #include "common/exchange/exchange.h"
 #include "common/exchange/exchange_memory.h"
+#include "common/exchange/logit_candidate.h"
 #include "common/exchange/wait.h"
 
 namespace thermocline {
 
-// Of everything that processes of a fleet share as plain bytes: the segment, and StepToken, which
-// also travels in frames. Counts up with every change of it.
-inline constexpr uint32_t kExchangeLayout = 4;
+// Of everything that processes of a fleet share as plain bytes: the segment; StepToken and
+// LogitCandidate also travel in frames. Counts up with every change of it.
+inline constexpr uint32_t kExchangeLayout = 5;
 
 // A context whose K and V lie in two places: positions below `begin` with the layer's heads, on
 // GPUs; the tail, from there on, in the memory of CPU ranks (plan.h).
@@ -67,6 +68,7 @@ struct alignas(64) SegmentHeader {
   alignas(64) uint64_t step_number;  // the step that `posted` announces
   int32_t n_tokens;
   int32_t n_logit_rows;
+  int32_t wants_best_only;  // 0 or 1: candidates instead of logits
 };
 
 enum class StopReason : uint32_t { kNone = 0, kShutdown = 1, kFailed = 2 };
@@ -106,8 +108,9 @@ class Segment {
   // [max_tokens, d_model]. One is enough: a rank adds its slice of exchange e+1 when all have
   // arrived in e+1, so when all have read the sums of e.
   float* reduced();
-  TailMemory tail();           // null without tail positions
-  float* logits(int32_t row);  // [n_vocab]
+  TailMemory tail();                         // null without tail positions
+  float* logits(int32_t row);                // [n_vocab]
+  LogitCandidate* candidates(int32_t rank);  // [max_logit_rows]
 
   // Sets the abort word and wakes all who wait. The first reason stays.
   void Stop(StopReason reason);
@@ -119,8 +122,8 @@ class Segment {
   // page, so that a page of a partial lies on the NUMA node of the rank that writes it.
   struct Layout {
     explicit Layout(const ExchangeShape& shape);
-    uint64_t arrived, heartbeats, partial_headers, tokens, x, partials, partial_stride, reduced,
-        tail_q, tail_k, tail_v, tail_state, logits, end;
+    uint64_t arrived, heartbeats, partial_headers, tokens, candidates, candidate_stride, x,
+        partials, partial_stride, reduced, tail_q, tail_k, tail_v, tail_state, logits, end;
   };
   friend struct ExchangeShape;
 

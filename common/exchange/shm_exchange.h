@@ -26,6 +26,7 @@ class ShmExchange : public Exchange, public DeviceAccess {
   void Collect(float* h, int64_t begin, int64_t end) override;
   TailMemory tail() override { return segment_->tail(); }
   float* Logits(int32_t row) override;
+  LogitCandidate* Candidates() override { return segment_->candidates(rank_); }
   absl::Status FinishStep() override;
   DeviceAccess* device_access() override { return this; }
 

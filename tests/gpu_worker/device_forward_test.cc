@@ -100,6 +100,17 @@ TEST_P(DeviceRanks, StepsOfAnySizeGiveTheSameBits) {
   EXPECT_EQ(Logits(plan, 6), whole);
 }
 
+TEST_P(DeviceRanks, TheBestIsThatOfWholeRows) {
+  for (const char* kinds : {"gc", "cg"}) {
+    const Plan plan = PlanOf(kinds, {2, 1});
+    const std::vector<int32_t> expected = BestOfRows(Logits(plan, 512), 333);
+    auto fleet = MiniFleet::Create(file_.get(), plan, MiniFleetOptions());
+    ASSERT_TRUE(fleet.ok()) << fleet.status();
+    EXPECT_EQ((*fleet)->RunForBest(tokens_, 0, 512).value(), expected) << kinds;
+    EXPECT_EQ((*fleet)->RunForBest(tokens_, 0, 1).value(), expected) << kinds << ", by graphs";
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, DeviceRanks, ::testing::ValuesIn(Shapes()),
                          [](const auto& info) { return std::string(info.param.name); });
 

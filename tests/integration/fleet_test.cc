@@ -124,6 +124,38 @@ TEST(Fleet, CarriersWorkersAndThreadsOfOnePlanGiveTheSameBits) {
   }
 }
 
+// One session greedy, another one with all its logits: alone, and together in one step.
+TEST(Fleet, TheBestTokenIsThatOfWholeRowsInAnyCompany) {
+  FleetOptions options = Options();
+  options.n_workers = options.n_slots = 2;
+  for (const char* transport : {"shm", "grpc"}) {
+    options.transport = transport;
+    const auto fleet = Start(options);
+    ASSERT_NE(fleet, nullptr);
+    const int64_t n_vocab = fleet->model().config().n_vocab;
+    const auto run = [&](std::vector<TokenInput> tokens) {
+      const absl::Status status = fleet->Run(tokens);
+      ASSERT_TRUE(status.ok()) << status;
+    };
+    int32_t token = 1;
+    for (int32_t position = 0; position < 6; ++position) {
+      const TokenInput whole = {token, 0, position, true},
+                       other = {7 + position, 1, position, true};
+      TokenInput greedy = whole;
+      greedy.needs_only_best = true;
+      run({whole, other});
+      const int32_t expected = BestOf(fleet->logits(0), n_vocab).token;
+      const std::vector<float> of_other(fleet->logits(1), fleet->logits(1) + n_vocab);
+      run({greedy, other});
+      EXPECT_EQ(fleet->best(0), expected) << transport << ", position " << position;
+      EXPECT_EQ(std::vector<float>(fleet->logits(1), fleet->logits(1) + n_vocab), of_other);
+      run({greedy});
+      EXPECT_EQ(fleet->best(0), expected) << transport << ", alone, position " << position;
+      token = expected;
+    }
+  }
+}
+
 TEST(Fleet, StatsTellTheCarrierAndWhereWeightsLie) {
   FleetOptions options = Options();
   options.n_workers = 2;
