@@ -19,6 +19,7 @@
 #include "common/util/version.h"
 #include "fmt/format.h"
 #include "proto/worker.grpc.pb.h"
+#include "tests/testing/tiny_llama.h"
 
 namespace thermocline::testing {
 namespace {
@@ -154,6 +155,33 @@ TEST(Fleet, TheBestTokenIsThatOfWholeRowsInAnyCompany) {
       token = expected;
     }
   }
+}
+
+// A file may have rows for more tokens than there are, to round their number up.
+TEST(Fleet, TheBestTokenIsNoneThatTheVocabularyLacks) {
+  TinyLlama model;
+  model.n_vocab = 640;
+  model.n_padding = 320;
+  FleetOptions options = Options();
+  options.model_path = ::testing::TempDir() + fmt::format("padded.{}.gguf", getpid());
+  const Bytes bytes = model.Builder().Build();
+  std::ofstream(options.model_path, std::ios::binary)
+      .write(reinterpret_cast<const char*>(bytes.data()), std::ssize(bytes));
+  options.n_ctx = 64;
+  const auto fleet = Start(options);
+  std::filesystem::remove(options.model_path);
+  ASSERT_NE(fleet, nullptr);
+  bool is_padding_ever_better = false;
+  for (int32_t position = 0; position < 8; ++position) {
+    TokenInput token = {3 + 30 * position, 0, position, true};
+    ASSERT_TRUE(fleet->Run(absl::MakeConstSpan(&token, 1)).ok());
+    const int32_t expected = BestOf(fleet->logits(0), 320).token;
+    is_padding_ever_better |= BestOf(fleet->logits(0), 640).token != expected;
+    token.needs_only_best = true;
+    ASSERT_TRUE(fleet->Run(absl::MakeConstSpan(&token, 1)).ok());
+    EXPECT_EQ(fleet->best(0), expected);
+  }
+  EXPECT_TRUE(is_padding_ever_better);
 }
 
 TEST(Fleet, StatsTellTheCarrierAndWhereWeightsLie) {

@@ -277,6 +277,20 @@ INSTANTIATE_TEST_SUITE_P(
         Damage{"Size", [](Frame& f) { f.mutable_payload()->append(4, 0); }, "damaged"}),
     [](const auto& info) { return info.param.name; });
 
+TEST(StreamExchangeTest, ACandidateOfAnotherRanksSliceIsRefused) {
+  Fleet fleet(2);
+  fleet.Add(0, Carrier::kShm);
+  const FakeRank rank = MakeFakeRank(Shape(2), 1);
+  FakeRank liar = rank;
+  liar.vocab_begin -= 1;
+  liar.vocab_end = rank.vocab_begin;
+  fleet.Add(rank, Carrier::kSocketPair, ServeFakeRank(liar, kEpoch));
+  EXPECT_EQ(fleet.Step(1, 1, kTimeoutMs, /*wants_best_only=*/true).code(),
+            absl::StatusCode::kUnavailable);
+  EXPECT_EQ(fleet.proxy_status(1).code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(fleet.proxy_status(1).message()), HasSubstr("the best of its logits"));
+}
+
 TEST(StreamExchangeTest, DeathInTheMiddleOfAStepIsNoticedAtOnce) {
   Fleet fleet(3);
   fleet.Add(0, Carrier::kShm);
