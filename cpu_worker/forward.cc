@@ -355,7 +355,7 @@ void Forward::OutputLogits(int32_t thread) {
 }
 
 void Forward::LeaveLogits(int32_t thread, int64_t begin, int64_t end) {
-  const int64_t n = std::max<int64_t>(end - begin, 0);  // threads may outnumber groups of rows
+  const int64_t n = end - begin;  // may be negative: threads may outnumber groups of rows
   for (int32_t row = 0; row < step_.n_logit_rows; ++row) {
     const float* logits = logits_.data() + row * vocab_stride_ + begin;
     if (step_.wants_best_only) {

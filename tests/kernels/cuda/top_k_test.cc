@@ -129,6 +129,9 @@ TEST_P(DeviceTopK, LogSumOfInfinitiesIsTheirs) {
   EXPECT_EQ(Run(logits, 1).log_sum, -1000.0f);
   logits[2999] = INFINITY;
   EXPECT_EQ(Run(logits, 1).log_sum, INFINITY);
+  logits[2998] = -1000.0f;  // beside it, where another part has larger ones
+  logits[5] = 1000.0f;
+  EXPECT_EQ(Run(logits, 1).log_sum, INFINITY);
   EXPECT_EQ(Run(std::vector<float>(3000, -INFINITY), 1).log_sum, -INFINITY);
 }
 
