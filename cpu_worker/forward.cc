@@ -75,6 +75,7 @@ Forward::Forward(const Shard* shard, KvCache* cache, const kernels::Ops* ops, Te
     own.input.Allocate(1, std::max(config_.d_model, attention_.width()));
     own.partials.resize(state_size);
     own.state.resize(state_size);
+    own.best.resize(options.max_logit_rows);
     if (has_residual) own.residual.Allocate(1, config_.d_model);
   }
   if (has_residual) residual_.Allocate(max_tokens, config_.d_model);
@@ -345,13 +346,35 @@ void Forward::OutputLogits(int32_t thread) {
     Product(thread, output, input, 0, n_rows, logits_.data(), vocab_stride_);
     const int64_t begin = groups.begin * kernels::kGroupRows;
     const int64_t end = std::min(groups.end * kernels::kGroupRows, output.n_rows);
-    for (int64_t row = 0; begin < end && row < n_rows; ++row) {
-      std::memcpy(exchange_->Logits(static_cast<int32_t>(row)) + begin,
-                  logits_.data() + row * vocab_stride_ + begin, (end - begin) * sizeof(float));
-    }
+    LeaveLogits(thread, begin, end);
   }
   clock_.Mark(thread, TraceOp::kOutput);
-  team_->Sync(thread, [&] { FinishStep(); });
+  team_->Sync(thread, [&] {
+    if (step_.wants_best_only && output.n_rows > 0) LeaveCandidates();
+    FinishStep();
+  });
+}
+
+void Forward::LeaveLogits(int32_t thread, int64_t begin, int64_t end) {
+  const int64_t n = end - begin;  // may be negative: threads may outnumber groups of rows
+  for (int32_t row = 0; row < step_.n_logit_rows; ++row) {
+    const float* logits = logits_.data() + row * vocab_stride_ + begin;
+    if (step_.wants_best_only) {
+      private_[thread].best[row] = BestOf(logits, n, shard_->vocab().begin + begin);
+    } else if (n > 0) {
+      std::memcpy(exchange_->Logits(row) + begin, logits, n * sizeof(float));
+    }
+  }
+}
+
+void Forward::LeaveCandidates() {
+  for (int32_t row = 0; row < step_.n_logit_rows; ++row) {
+    LogitCandidate best;
+    for (const Private& own : private_) {
+      if (Beats(own.best[row], best)) best = own.best[row];
+    }
+    exchange_->Candidates()[row] = best;
+  }
 }
 
 void Forward::FinishStep() {

@@ -56,11 +56,12 @@ class Forward {
  private:
   // What each thread has for itself.
   struct Private {
-    std::vector<float> h;         // [d_model], when there is one token
-    Activations input;            // one token
-    Activations residual;         // one token, where a predictor reads it
-    std::vector<float> partials;  // tiles of one head's attention
-    std::vector<float> state;     // [2 + d_head]
+    std::vector<float> h;              // [d_model], when there is one token
+    Activations input;                 // one token
+    Activations residual;              // one token, where a predictor reads it
+    std::vector<float> partials;       // tiles of one head's attention
+    std::vector<float> state;          // [2 + d_head]
+    std::vector<LogitCandidate> best;  // [max_logit_rows], of this thread's part of the output
   };
 
   void RunStep(int32_t thread);
@@ -103,6 +104,9 @@ class Forward {
     failed_ = !status_.ok();
   }
   void OutputLogits(int32_t thread);
+  // Of this thread's rows of the output, [begin, end); of all threads, by the leader.
+  void LeaveLogits(int32_t thread, int64_t begin, int64_t end);
+  void LeaveCandidates();
 
   bool one_token() const { return n_tokens_ == 1; }
   float* h(int32_t thread, int64_t token);

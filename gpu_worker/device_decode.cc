@@ -119,8 +119,7 @@ absl::Status DeviceDecode::Run(const Step& step) {
   *staged_ = {{step.number, access_.arrivals()}, kernels::kExchangeFine};
   RETURN_IF_ERROR(device_->Launch(GraphFor(step)));
   layers_->trace().StartPart(2 * layers_->config().n_layers);
-  RETURN_IF_ERROR(layers_->LeaveLogits(step.n_logit_rows,
-                                       [this](int32_t row) { return exchange_.Logits(row); }));
+  RETURN_IF_ERROR(layers_->LeaveLogits(step, &exchange_));
   RETURN_IF_ERROR(layers_->EndStep());
   RETURN_IF_ERROR(Await());
   RETURN_IF_ERROR(access_.SkipExchanges());

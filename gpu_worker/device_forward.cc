@@ -80,8 +80,7 @@ absl::Status DeviceForward::RunPlain(const Step& step, Exchange& exchange) {
   }
   trace.StartPart(2 * layers_->config().n_layers);
   RETURN_IF_ERROR(layers_->Logits(step.n_logit_rows));
-  RETURN_IF_ERROR(
-      layers_->LeaveLogits(step.n_logit_rows, [&](int32_t row) { return exchange.Logits(row); }));
+  RETURN_IF_ERROR(layers_->LeaveLogits(step, &exchange));
   RETURN_IF_ERROR(layers_->EndStep());
   return Await(exchange);
 }

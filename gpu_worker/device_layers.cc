@@ -62,6 +62,9 @@ int64_t DeviceLayers::Place(const ModelConfig& config, const Sizes& sizes, const
   carver.Take(n * d_model, &buffers->partial);
   carver.Take(sizes.decides ? n * d_model : 0, &buffers->next_h);
   carver.Take(options.max_logit_rows * sizes.vocab, &buffers->logits);
+  carver.Take(options.max_logit_rows, &buffers->candidates);
+  carver.Take(1, &buffers->log_sum);
+  carver.Take(kernels::top_k_bytes(), &buffers->top_k);
   carver.Take(sizes.attend_bytes, &buffers->attend);
   carver.Take(sizes.ffn_bytes, &buffers->ffn);
   if (sizes.product.has_value()) {
@@ -317,15 +320,30 @@ absl::Status DeviceLayers::Logits(int64_t n_rows) {
   return Product(shard_->output(), buffers_.normed, d_model, n_rows, buffers_.logits, vocab);
 }
 
-absl::Status DeviceLayers::LeaveLogits(int64_t n_rows, const std::function<float*(int32_t)>& rows) {
+absl::Status DeviceLayers::LeaveLogits(const Step& step, Exchange* exchange) {
   const int64_t vocab = sizes_.vocab;
-  if (n_rows == 0 || vocab == 0) return absl::OkStatus();
-  for (int64_t row = 0; row < n_rows; ++row) {
-    RETURN_IF_ERROR(device_->Download(rows(static_cast<int32_t>(row)),
-                                      buffers_.logits + row * vocab,
+  if (step.n_logit_rows == 0 || vocab == 0) return absl::OkStatus();
+  if (step.wants_best_only) {
+    RETURN_IF_ERROR(LeaveCandidates(step.n_logit_rows, exchange->Candidates()));
+  }
+  for (int32_t row = 0; !step.wants_best_only && row < step.n_logit_rows; ++row) {
+    RETURN_IF_ERROR(device_->Download(exchange->Logits(row), buffers_.logits + row * vocab,
                                       vocab * static_cast<int64_t>(sizeof(float))));
   }
   return trace_->Mark(TraceOp::kOutput);
+}
+
+absl::Status DeviceLayers::LeaveCandidates(int64_t n_rows, LogitCandidate* to) {
+  const auto first = static_cast<int32_t>(shard_->spec().vocab.begin);
+  for (int64_t row = 0; row < n_rows; ++row) {
+    LogitCandidate* best = buffers_.candidates + row;
+    RETURN_IF_ERROR(device_->Check(
+        ops_.top_k(device_->stream(), buffers_.logits + row * sizes_.vocab, sizes_.vocab, /*k=*/1,
+                   first, &best->logit, &best->token, buffers_.log_sum, buffers_.top_k),
+        "top_k"));
+  }
+  return device_->Download(to, buffers_.candidates,
+                           n_rows * static_cast<int64_t>(sizeof(LogitCandidate)));
 }
 
 absl::Status DeviceLayers::EndStep() {

@@ -68,8 +68,8 @@ class DeviceLayers {
   absl::Status Ffn(int64_t layer, const StreamHost& host = {});
   // Of the tokens that want some, and on the device.
   absl::Status Logits(int64_t n_rows);
-  // Behind Logits of as many rows; rows(r) is where row r goes, on the host.
-  absl::Status LeaveLogits(int64_t n_rows, const std::function<float*(int32_t)>& rows);
+  // Behind it: what the step wants of them goes to the exchange.
+  absl::Status LeaveLogits(const Step& step, Exchange* exchange);
   // Asks for what the step counted; CollectCounts, when the device has done all, takes it.
   absl::Status EndStep();
   void CollectCounts() { ffn_.CollectCounts(); }
@@ -102,6 +102,9 @@ class DeviceLayers {
     float* partial;                // [max_tokens, d_model]
     float* next_h;                 // [max_tokens, d_model], where this rank decides for others
     float* logits;                 // [max_logit_rows, vocab rows]
+    LogitCandidate* candidates;    // [max_logit_rows]
+    float* log_sum;                // top_k's, read by nobody
+    uint8_t* top_k;                // its workspace
     uint8_t* attend;               // its workspace
     uint8_t* ffn;                  // device_ffn.h's
     uint8_t* product;              // device_product.h's
@@ -151,6 +154,7 @@ class DeviceLayers {
     const kernels::DeviceMatrix& weights;
     float* out;
   };
+  absl::Status LeaveCandidates(int64_t n_rows, LogitCandidate* to);
   absl::Status Products(std::initializer_list<Rows> all, const float* x, int64_t width);
 
   const DeviceShard* shard_;

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/exchange/exchange_memory.h"
+#include "common/exchange/logit_candidate.h"
 
 namespace thermocline {
 
@@ -34,7 +35,8 @@ struct Step {
   uint64_t number = 0;  // counts up
   absl::Span<const StepToken> tokens;
   int32_t n_logit_rows = 0;
-  const float* x = nullptr;  // [n_tokens, d_model], the embeddings; valid until the step ends
+  bool wants_best_only = false;  // ranks leave Candidates() instead of Logits()
+  const float* x = nullptr;      // [n_tokens, d_model], the embeddings; valid until the step ends
 
   // Whether some token is at a tail position: then ranks meet twice more in every layer, before its
   // two exchanges. The first time q, k and v of the layer stand in Exchange::tail(), the second
@@ -109,6 +111,9 @@ class Exchange {
 
   // This rank's slice of logit row `row`: [vocab_end - vocab_begin] f32, then the step is done.
   virtual float* Logits(int32_t row) = 0;
+  // Instead, in steps that want the best only: [n_logit_rows], the best of this rank's slice in
+  // each row. A rank whose slice is empty leaves them alone.
+  virtual LogitCandidate* Candidates() = 0;
   virtual absl::Status FinishStep() = 0;  // leader
 
   // For a rank whose device exchanges by itself in steps of one token, instead of Partial, Arrive

@@ -67,7 +67,8 @@ absl::Status ExchangeShape::Check() const {
   const double tail_values = double{1} * max_tokens *
                              (double{2} * tail.n_heads + double{2} * tail.n_kv_heads) *
                              (tail.d_head + 2.0);
-  const double bytes = 4.0 * (vectors + tail_values + double{1} * max_logit_rows * n_vocab) +
+  const double bytes = 4.0 * (vectors + tail_values + double{1} * max_logit_rows * n_vocab +
+                              double{2} * max_logit_rows * n_ranks) +
                        double{1} * max_tokens * n_choices / 8;
   if (bytes >= kMaxBytes) {
     return absl::InvalidArgumentError(
@@ -109,7 +110,9 @@ Segment::Layout::Layout(const ExchangeShape& shape) {
   heartbeats = arrived + n_ranks * sizeof(Counter);
   partial_headers = heartbeats + n_ranks * sizeof(Heartbeat);
   tokens = partial_headers + 2 * n_ranks * sizeof(PartialHeader);
-  x = RoundUp(tokens + shape.max_tokens * sizeof(StepToken), kPage);
+  candidates = RoundUp(tokens + shape.max_tokens * sizeof(StepToken), kLine);
+  candidate_stride = RoundUp(shape.max_logit_rows * sizeof(LogitCandidate), kLine);
+  x = RoundUp(candidates + n_ranks * candidate_stride, kPage);
   partials = x + vector_bytes;
   partial_stride = vector_bytes;
   reduced = partials + 2 * n_ranks * partial_stride;
@@ -262,6 +265,10 @@ ChoiceMemory Segment::choices() {
 
 float* Segment::logits(int32_t row) {
   return At<float>(layout_.logits) + int64_t{row} * shape_.n_vocab;
+}
+
+LogitCandidate* Segment::candidates(int32_t rank) {
+  return At<LogitCandidate>(layout_.candidates + uint64_t(rank) * layout_.candidate_stride);
 }
 
 void Segment::Stop(StopReason reason) {

@@ -10,13 +10,14 @@
 #include "absl/status/statusor.h"
 #include "common/exchange/exchange.h"
 #include "common/exchange/exchange_memory.h"
+#include "common/exchange/logit_candidate.h"
 #include "common/exchange/wait.h"
 
 namespace thermocline {
 
-// Of everything that processes of a fleet share as plain bytes: the segment, and StepToken, which
-// also travels in frames. Counts up with every change of it.
-inline constexpr uint32_t kExchangeLayout = 5;
+// Of everything that processes of a fleet share as plain bytes: the segment; StepToken and
+// LogitCandidate also travel in frames. Counts up with every change of it.
+inline constexpr uint32_t kExchangeLayout = 6;
 
 // A context whose K and V lie in two places: positions below `begin` with the layer's heads, on
 // GPUs; the tail, from there on, in the memory of CPU ranks (plan.h).
@@ -68,6 +69,7 @@ struct alignas(64) SegmentHeader {
   alignas(64) uint64_t step_number;  // the step that `posted` announces
   int32_t n_tokens;
   int32_t n_logit_rows;
+  int32_t wants_best_only;  // 0 or 1: candidates instead of logits
 };
 
 enum class StopReason : uint32_t { kNone = 0, kShutdown = 1, kFailed = 2 };
@@ -111,7 +113,8 @@ class Segment {
   // Null without choices. One is enough: the next layer's are written when all have computed this
   // one's.
   ChoiceMemory choices();
-  float* logits(int32_t row);  // [n_vocab]
+  float* logits(int32_t row);                // [n_vocab]
+  LogitCandidate* candidates(int32_t rank);  // [max_logit_rows]
 
   // Sets the abort word and wakes all who wait. The first reason stays.
   void Stop(StopReason reason);
@@ -123,8 +126,8 @@ class Segment {
   // page, so that a page of a partial lies on the NUMA node of the rank that writes it.
   struct Layout {
     explicit Layout(const ExchangeShape& shape);
-    uint64_t arrived, heartbeats, partial_headers, tokens, x, partials, partial_stride, reduced,
-        tail_q, tail_k, tail_v, tail_state, choices, logits, end;
+    uint64_t arrived, heartbeats, partial_headers, tokens, candidates, candidate_stride, x,
+        partials, partial_stride, reduced, tail_q, tail_k, tail_v, tail_state, choices, logits, end;
   };
   friend struct ExchangeShape;
 

@@ -55,6 +55,7 @@ absl::StatusOr<Step> ShmExchange::NextStep() {
   step.number = step_number_;
   step.tokens = absl::MakeConstSpan(segment_->tokens(), n_tokens_);
   step.n_logit_rows = header.n_logit_rows;
+  step.wants_best_only = header.wants_best_only != 0;
   step.x = segment_->x();
   step.has_tail = has_tail_ = shape.tail.HasTail(step.tokens);
   return step;

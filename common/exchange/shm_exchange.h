@@ -27,6 +27,7 @@ class ShmExchange : public Exchange, public DeviceAccess {
   TailMemory tail() override { return segment_->tail(); }
   ChoiceMemory choices() override { return segment_->choices(); }
   float* Logits(int32_t row) override;
+  LogitCandidate* Candidates() override { return segment_->candidates(rank_); }
   absl::Status FinishStep() override;
   DeviceAccess* device_access() override { return this; }
 

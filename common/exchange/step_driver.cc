@@ -21,21 +21,40 @@ StepDriver::StepDriver(Segment* segment)
     : segment_(segment), arrivals_(segment->header().first_count) {}
 
 absl::Status StepDriver::Run(absl::Span<const StepToken> tokens, int32_t n_logit_rows,
-                             int64_t stall_timeout_ms) {
+                             int64_t stall_timeout_ms, bool wants_best_only) {
   RETURN_IF_ERROR(CheckStep(tokens, n_logit_rows));
-  SegmentHeader& header = segment_->header();
   const ExchangeShape& shape = segment_->shape();
   const int64_t n_tokens = static_cast<int64_t>(tokens.size());
-  std::copy(tokens.begin(), tokens.end(), segment_->tokens());
-  header.n_tokens = static_cast<int32_t>(n_tokens);
-  header.n_logit_rows = n_logit_rows;
-  header.step_number = ++step_number_;
   has_tail_ = shape.tail.HasTail(tokens);
   late_.clear();
-  Advance(header.posted);
+  Post(tokens, n_logit_rows, wants_best_only);
   RETURN_IF_ERROR(WaitForEnd(n_tokens, stall_timeout_ms));
   arrivals_ += shape.ArrivalsPerStep(n_tokens, has_tail_);
   return absl::OkStatus();
+}
+
+void StepDriver::Post(absl::Span<const StepToken> tokens, int32_t n_logit_rows,
+                      bool wants_best_only) {
+  SegmentHeader& header = segment_->header();
+  std::copy(tokens.begin(), tokens.end(), segment_->tokens());
+  header.n_tokens = static_cast<int32_t>(tokens.size());
+  header.n_logit_rows = n_logit_rows;
+  header.wants_best_only = wants_best_only ? 1 : 0;
+  header.step_number = ++step_number_;
+  // Not every rank leaves some.
+  for (int32_t rank = 0; wants_best_only && rank < segment_->shape().n_ranks; ++rank) {
+    std::fill_n(segment_->candidates(rank), n_logit_rows, LogitCandidate());
+  }
+  Advance(header.posted);
+}
+
+LogitCandidate StepDriver::best(int32_t row) {
+  LogitCandidate best;
+  for (int32_t rank = 0; rank < segment_->shape().n_ranks; ++rank) {
+    const LogitCandidate& of_rank = segment_->candidates(rank)[row];
+    if (Beats(of_rank, best)) best = of_rank;
+  }
+  return best;
 }
 
 absl::Status StepDriver::CheckStep(absl::Span<const StepToken> tokens, int32_t n_logit_rows) const {

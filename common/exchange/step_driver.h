@@ -19,7 +19,10 @@ class StepDriver {
   explicit StepDriver(Segment* segment);
 
   float* x() { return segment_->x(); }  // [max_tokens, d_model], to be filled before Run
-  const float* logits(int32_t row) { return segment_->logits(row); }  // [n_vocab], after Run
+  // [n_vocab], after Run; not if only the best was wanted.
+  const float* logits(int32_t row) { return segment_->logits(row); }
+  // Of all ranks, after Run that wanted only the best; token -1 when no logit is finite.
+  LogitCandidate best(int32_t row);
 
   // Posts one step and returns when all ranks have finished it. DeadlineExceeded when a rank that
   // the others wait for neither arrives nor says that it is working for stall_timeout_ms, or up to
@@ -27,13 +30,14 @@ class StepDriver {
   // Unavailable when someone stopped the segment meanwhile. After these the segment is stopped.
   // InvalidArgument, with nothing posted, when the step is larger than the segment's.
   absl::Status Run(absl::Span<const StepToken> tokens, int32_t n_logit_rows,
-                   int64_t stall_timeout_ms);
+                   int64_t stall_timeout_ms, bool wants_best_only = false);
 
   // The ranks that hung in the step that failed.
   const std::vector<int32_t>& Late() const { return late_; }
   uint64_t steps() const { return step_number_; }
 
  private:
+  void Post(absl::Span<const StepToken> tokens, int32_t n_logit_rows, bool wants_best_only);
   absl::Status CheckStep(absl::Span<const StepToken> tokens, int32_t n_logit_rows) const;
   absl::Status WaitForEnd(int64_t n_tokens, int64_t stall_timeout_ms);
   // Looks at all ranks. Those furthest behind are the ones that compute, as the others wait for

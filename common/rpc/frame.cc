@@ -9,6 +9,8 @@
 namespace thermocline {
 namespace {
 
+constexpr uint64_t kValueBytes = 4;
+
 void Head(Frame::Kind kind, const FramePlace& place, Frame* frame) {
   frame->set_kind(kind);
   frame->set_epoch(place.epoch);
@@ -16,6 +18,7 @@ void Head(Frame::Kind kind, const FramePlace& place, Frame* frame) {
   frame->set_exchange(place.exchange);
   frame->set_n_tokens(0);
   frame->set_n_logit_rows(0);
+  frame->set_wants_best_only(false);
 }
 
 void Seal(Frame* frame) {
@@ -64,10 +67,10 @@ absl::Status CheckSize(const Frame& frame, uint64_t n_bytes) {
 
 }  // namespace
 
-void FillFrame(Frame::Kind kind, const FramePlace& place, const float* values, int64_t n,
+void FillFrame(Frame::Kind kind, const FramePlace& place, const void* values, int64_t n,
                Frame* frame) {
   Head(kind, place, frame);
-  frame->set_payload(values, n * sizeof(float));
+  frame->set_payload(values, n * kValueBytes);
   Seal(frame);
 }
 
@@ -75,6 +78,7 @@ void FillStepFrame(const Step& step, int32_t d_model, Frame* frame) {
   Head(Frame::STEP, {step.epoch, step.number, 0}, frame);
   frame->set_n_tokens(static_cast<int32_t>(step.n_tokens()));
   frame->set_n_logit_rows(step.n_logit_rows);
+  frame->set_wants_best_only(step.wants_best_only);
   std::string* payload = frame->mutable_payload();
   payload->assign(reinterpret_cast<const char*>(step.tokens.data()),
                   step.tokens.size() * sizeof(StepToken));
@@ -109,7 +113,12 @@ absl::Status CheckFrame(const Frame& frame, Frame::Kind kind, const FramePlace& 
                     Name(frame), place.step, place.exchange));
   }
   if (payload == Payload::kWholeOrEmpty && frame.payload().empty()) return absl::OkStatus();
-  return CheckSize(frame, n * sizeof(float));
+  return CheckSize(frame, n * kValueBytes);
+}
+
+int64_t LogitValues(int32_t n_rows, bool wants_best_only, int64_t n_columns) {
+  if (!wants_best_only) return n_rows * n_columns;
+  return n_columns > 0 ? n_rows * static_cast<int64_t>(sizeof(LogitCandidate) / kValueBytes) : 0;
 }
 
 absl::Status CheckStepFrame(const Frame& frame, const ExchangeShape& shape, uint32_t epoch,

@@ -21,17 +21,20 @@ struct FramePlace {
   uint32_t exchange = 0;  // PARTIAL, REDUCED: number in the step; others: 0
 };
 
-// PARTIAL, REDUCED, LOGITS. n floats may be 0.
-void FillFrame(Frame::Kind kind, const FramePlace& place, const float* values, int64_t n,
+// PARTIAL, REDUCED, LOGITS. n values of 4 bytes, may be 0.
+void FillFrame(Frame::Kind kind, const FramePlace& place, const void* values, int64_t n,
                Frame* frame);
 void FillStepFrame(const Step& step, int32_t d_model, Frame* frame);
 void FillAbortFrame(uint32_t epoch, const std::string& reason, Frame* frame);
 void FillEndFrame(uint32_t epoch, Frame* frame);
 void FillWorkingFrame(uint32_t epoch, uint64_t step, Frame* frame);
 
+// How many values of 4 bytes a rank leaves in a LOGITS whose slice of the vocabulary has n_columns.
+int64_t LogitValues(int32_t n_rows, bool wants_best_only, int64_t n_columns);
+
 enum class Payload { kWhole, kWholeOrEmpty };
 
-// OK when the frame is of this kind and place, and its payload n floats long and undamaged.
+// OK when the frame is of this kind and place, and its payload n values of 4 bytes, undamaged.
 // DataLoss names what was expected and what came; Unavailable for an ABORT, with its words;
 // Cancelled for an END.
 absl::Status CheckFrame(const Frame& frame, Frame::Kind kind, const FramePlace& place, int64_t n,

@@ -91,11 +91,28 @@ absl::Status RankProxy::RunExchange(const FramePlace& place, int64_t n) {
 
 absl::Status RankProxy::TakeLogits(const Step& step) {
   const int64_t slice = vocab_end_ - vocab_begin_;
-  RETURN_IF_ERROR(Receive(Frame::LOGITS, {step.epoch, step.number, 0}, step.n_logit_rows * slice,
+  RETURN_IF_ERROR(Receive(Frame::LOGITS, {step.epoch, step.number, 0},
+                          LogitValues(step.n_logit_rows, step.wants_best_only, slice),
                           Payload::kWhole));
+  if (step.wants_best_only) return TakeCandidates();
   for (int32_t row = 0; row < step.n_logit_rows; ++row) {
     std::memcpy(exchange_.Logits(row), in_.payload().data() + row * slice * sizeof(float),
                 slice * sizeof(float));
+  }
+  return absl::OkStatus();
+}
+
+// A token is used as an index later on.
+absl::Status RankProxy::TakeCandidates() {
+  LogitCandidate* candidates = exchange_.Candidates();
+  std::memcpy(candidates, in_.payload().data(), in_.payload().size());
+  const size_t n = in_.payload().size() / sizeof(LogitCandidate);
+  for (size_t row = 0; row < n; ++row) {
+    const LogitCandidate& best = candidates[row];
+    if (!IsFinite(best.logit) || (best.token >= vocab_begin_ && best.token < vocab_end_)) continue;
+    return absl::DataLossError(
+        fmt::format("the best of its logits is token {}; it has those of {} to {}", best.token,
+                    vocab_begin_, vocab_end_ - 1));
   }
   return absl::OkStatus();
 }

@@ -41,6 +41,7 @@ class RankProxy {
   absl::Status RunStep(const Step& step);
   absl::Status RunExchange(const FramePlace& place, int64_t n);
   absl::Status TakeLogits(const Step& step);
+  absl::Status TakeCandidates();  // in_'s
   void EndCall(const absl::Status& reason);
   absl::Status Send();  // out_
   // Into in_; until it comes, the worker may say that it is working.

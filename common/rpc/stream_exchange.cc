@@ -22,7 +22,8 @@ StreamExchange::StreamExchange(FrameStream* stream, const ExchangeShape& shape, 
       shape_(shape),
       slice_(vocab_end - vocab_begin),
       partial_(int64_t{shape.max_tokens} * shape.d_model),
-      logits_(shape.max_logit_rows * slice_) {
+      logits_(shape.max_logit_rows * slice_),
+      candidates_(shape.max_logit_rows) {
   place_.epoch = epoch;
 }
 
@@ -34,6 +35,7 @@ absl::StatusOr<Step> StreamExchange::NextStep() {
   empty_ = false;
   n_elements_ = int64_t{frame_.n_tokens()} * shape_.d_model;
   n_logit_rows_ = frame_.n_logit_rows();
+  wants_best_only_ = frame_.wants_best_only();
   last_sign_ = Clock::now();
   tokens_.resize(frame_.n_tokens());
   x_.resize(n_elements_);
@@ -45,6 +47,7 @@ absl::StatusOr<Step> StreamExchange::NextStep() {
   step.number = place_.step;
   step.tokens = tokens_;
   step.n_logit_rows = n_logit_rows_;
+  step.wants_best_only = wants_best_only_;
   step.x = x_.data();
   return step;
 }
@@ -77,8 +80,10 @@ void StreamExchange::Collect(float* h, int64_t begin, int64_t end) {
 
 absl::Status StreamExchange::FinishStep() {
   THERMOCLINE_CHECK(place_.exchange == shape_.ExchangesPerStep());
-  FillFrame(Frame::LOGITS, {place_.epoch, place_.step, 0}, logits_.data(), n_logit_rows_ * slice_,
-            &frame_);
+  const void* values = logits_.data();
+  if (wants_best_only_) values = candidates_.data();
+  FillFrame(Frame::LOGITS, {place_.epoch, place_.step, 0}, values,
+            LogitValues(n_logit_rows_, wants_best_only_, slice_), &frame_);
   return Send();
 }
 

@@ -36,6 +36,7 @@ class StreamExchange : public Exchange {
 
   void Collect(float* h, int64_t begin, int64_t end) override;
   float* Logits(int32_t row) override { return logits_.data() + row * slice_; }
+  LogitCandidate* Candidates() override { return candidates_.data(); }
   absl::Status FinishStep() override;
 
  private:
@@ -48,6 +49,7 @@ class StreamExchange : public Exchange {
   FramePlace place_;
   int64_t n_elements_ = 0;  // n_tokens * d_model of the current step
   int32_t n_logit_rows_ = 0;
+  bool wants_best_only_ = false;
   bool empty_ = false;
   Frame frame_;  // the one that was sent or received last, but WORKING
   Frame working_;
@@ -56,6 +58,7 @@ class StreamExchange : public Exchange {
   std::vector<float> x_;                             // [n_tokens, d_model]
   std::vector<float> partial_;                       // [max_tokens, d_model]
   std::vector<float> logits_;                        // [max_logit_rows, vocab_end - vocab_begin]
+  std::vector<LogitCandidate> candidates_;           // [max_logit_rows]
 };
 
 }  // namespace thermocline

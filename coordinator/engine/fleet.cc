@@ -101,6 +101,9 @@ absl::Status Fleet::Run(absl::Span<const TokenInput> tokens) {
   const int64_t begin_ns = MonotonicNs();
   step_tokens_.clear();
   int32_t n_rows = 0;
+  // Ranks send whole rows as soon as one token needs its own; and where the file has rows for more
+  // tokens than there are, as one of those must not be the best.
+  has_best_only_ = tokenizer().n_vocab() == model_->config().n_vocab;
   const int64_t d_model = model_->config().d_model;
   for (size_t i = 0; i < tokens.size(); ++i) {
     const TokenInput& token = tokens[i];
@@ -112,13 +115,15 @@ absl::Status Fleet::Run(absl::Span<const TokenInput> tokens) {
     RETURN_IF_ERROR(model_->ReadEmbedding(token.token, driver_->x() + i * d_model));
     step_tokens_.push_back(
         {token.slot, token.position, token.wants_logits ? n_rows++ : -1, token.mode});
+    if (token.wants_logits && !token.needs_only_best) has_best_only_ = false;
   }
   if (n_rows > options_.max_logit_rows) {
     return absl::InvalidArgumentError(fmt::format("{} tokens want logits, a step has at most {}",
                                                   n_rows, options_.max_logit_rows));
   }
   const int64_t post_ns = MonotonicNs();
-  const absl::Status status = driver_->Run(step_tokens_, n_rows, options_.stall_timeout_ms);
+  const absl::Status status =
+      driver_->Run(step_tokens_, n_rows, options_.stall_timeout_ms, has_best_only_);
   if (!status.ok()) return ExplainFailure(status);
   if (trace_ != nullptr) {
     const int64_t end_ns = MonotonicNs();
@@ -151,6 +156,11 @@ absl::Status Fleet::ExplainFailure(const absl::Status& step_status) {
 }
 
 const float* Fleet::logits(int32_t row) const { return driver_->logits(row); }
+
+int32_t Fleet::best(int32_t row) const {
+  if (has_best_only_) return driver_->best(row).token;
+  return BestOf(driver_->logits(row), tokenizer().n_vocab()).token;
+}
 
 absl::StatusOr<std::vector<worker::v1::StatsResponse>> Fleet::Stats() {
   std::vector<worker::v1::StatsResponse> all;

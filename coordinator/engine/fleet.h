@@ -89,6 +89,7 @@ class Fleet : public Stepper {
   // At most max_logit_rows of the tokens want logits.
   absl::Status Run(absl::Span<const TokenInput> tokens) override;
   const float* logits(int32_t row) const override;
+  int32_t best(int32_t row) const override;
   absl::Status state() const override;
   // Asks every worker. Works while no step runs.
   absl::StatusOr<std::vector<worker::v1::StatsResponse>> Stats();
@@ -136,6 +137,7 @@ class Fleet : public Stepper {
   std::unique_ptr<StepDriver> driver_;
   std::vector<std::unique_ptr<WorkerHandle>> workers_;  // [n_ranks]
   std::vector<StepToken> step_tokens_;                  // of the step being posted
+  bool has_best_only_ = false;                          // of the last step: no rows of logits
   std::unique_ptr<TraceRecorder> trace_;                // null: steps are not traced
   mutable std::mutex mutex_;
   absl::Status failure_;                    // guarded by mutex_

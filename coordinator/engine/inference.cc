@@ -94,9 +94,11 @@ absl::Status Inference::Answer(const Request& request, double queue_ms,
             fmt::format("context is full ({} tokens); raise --ctx-size, or ask for fewer tokens",
                         stepper_->n_ctx()));
       }
-      RETURN_IF_ERROR(Step({reply.token()}, /*wants_logits=*/true));
+      RETURN_IF_ERROR(Step({reply.token()}, WantedBy(request)));
     }
-    ASSIGN_OR_RETURN(const v1::GenerateResponse next, reply.Next(stepper_->logits(0)));
+    ASSIGN_OR_RETURN(const v1::GenerateResponse next, WantedBy(request) == Wanted::kBest
+                                                          ? reply.NextIs(stepper_->best(0))
+                                                          : reply.Next(stepper_->logits(0)));
     if (reply.n_tokens() == 1) prompt_ms = MillisecondsSince(start);
     if (!emit(next)) return CancelledByCaller();
   }
@@ -124,15 +126,16 @@ absl::StatusOr<int64_t> Inference::Prefill(const Request& request,
     const int64_t most = std::min(stepper_->batch_size(), pace_.n_tokens());
     const size_t n = std::min<size_t>(most, tokens.size() - begin);
     const Clock::time_point start = Clock::now();
+    const bool is_last = begin + n == tokens.size();
     RETURN_IF_ERROR(Step(absl::MakeConstSpan(tokens).subspan(begin, n),
-                         /*wants_logits=*/begin + n == tokens.size()));
+                         is_last ? WantedBy(request) : Wanted::kNone));
     pace_.Took(n, MillisecondsSince(start) / 1e3);
     begin += n;
   }
   return static_cast<int64_t>(n_cached);
 }
 
-absl::Status Inference::Step(absl::Span<const int32_t> tokens, bool wants_logits) {
+absl::Status Inference::Step(absl::Span<const int32_t> tokens, Wanted wanted) {
   std::vector<TokenInput> inputs;
   inputs.reserve(tokens.size());
   for (int32_t token : tokens) {
@@ -142,7 +145,8 @@ absl::Status Inference::Step(absl::Span<const int32_t> tokens, bool wants_logits
                       .wants_logits = false,
                       .mode = slot_mode_});
   }
-  inputs.back().wants_logits = wants_logits;
+  inputs.back().wants_logits = wanted != Wanted::kNone;
+  inputs.back().needs_only_best = wanted == Wanted::kBest;
   if (absl::Status status = stepper_->Run(inputs); !status.ok()) {
     slot_tokens_.clear();  // what the workers hold now is unknown
     return status;

@@ -47,9 +47,13 @@ class Inference {
   // slot holds already, from its first position on and in the same mode, are not computed again;
   // returns how many.
   absl::StatusOr<int64_t> Prefill(const Request& request, const IsCancelled& is_cancelled);
-  // Appends tokens to slot 0 in one step, in the slot's mode; the last one's logits are wanted or
-  // not.
-  absl::Status Step(absl::Span<const int32_t> tokens, bool wants_logits);
+  // Appends tokens to slot 0 in one step, in the slot's mode; of the last one's logits all are
+  // wanted, the best, or none.
+  enum class Wanted { kNone, kBest, kLogits };
+  static Wanted WantedBy(const Request& request) {
+    return request.sampling.NeedsOnlyBest() ? Wanted::kBest : Wanted::kLogits;
+  }
+  absl::Status Step(absl::Span<const int32_t> tokens, Wanted wanted);
   absl::Status Answer(const Request& request, double queue_ms, const IsCancelled& is_cancelled,
                       const Emit& emit);
 

@@ -13,7 +13,12 @@ Reply::Reply(const Request& request, const Tokenizer& tokenizer)
 }
 
 absl::StatusOr<v1::GenerateResponse> Reply::Next(const float* logits) {
-  const Sampled sampled = sampler_.Sample(logits, tokenizer_.n_vocab());
+  return Take(sampler_.Sample(logits, tokenizer_.n_vocab()));
+}
+
+absl::StatusOr<v1::GenerateResponse> Reply::NextIs(int32_t best) { return Take({best}); }
+
+absl::StatusOr<v1::GenerateResponse> Reply::Take(const Sampled& sampled) {
   if (sampled.token < 0) {
     return absl::InternalError(
         "the model's output holds no finite number; the file or its activation may be wrong");
@@ -23,7 +28,7 @@ absl::StatusOr<v1::GenerateResponse> Reply::Next(const float* logits) {
   ++n_tokens_;
   v1::GenerateResponse message;
   message.set_token(token_);
-  message.set_logprob(sampled.logprob);
+  if (sampled.logprob.has_value()) message.set_logprob(*sampled.logprob);
   if (tokenizer_.is_end(token_)) {
     End(v1::FINISH_REASON_STOP);
     return message;

@@ -19,6 +19,8 @@ class Reply {
 
   // Samples the next token and returns its message. Internal when no logit is finite.
   absl::StatusOr<v1::GenerateResponse> Next(const float* logits);  // [n_vocab]
+  // The same for a request that needs only the best token (-1: no logit is finite).
+  absl::StatusOr<v1::GenerateResponse> NextIs(int32_t best);
   void End(v1::FinishReason reason) { finish_reason_ = reason; }
   bool ended() const { return finish_reason_ != v1::FINISH_REASON_UNSPECIFIED; }
   // The last message: text still held back, finish reason, number of tokens, seed.
@@ -28,6 +30,8 @@ class Reply {
   int32_t token() const { return token_; }  // the last one
 
  private:
+  absl::StatusOr<v1::GenerateResponse> Take(const Sampled& sampled);
+
   const Tokenizer& tokenizer_;
   const int64_t max_tokens_;
   Sampler sampler_;

@@ -81,6 +81,7 @@ absl::StatusOr<Request> ReadRequest(const v1::GenerateRequest& message, const To
   }
   ASSIGN_OR_RETURN(request.mode, ReadMode(message.sparsity()));
   request.sampling = ReadSampling(message.sampling());
+  request.sampling.logprobs = message.logprobs();
   if (message.ignore_eos()) {
     for (int32_t id = 0; id < tokenizer.n_vocab(); ++id) {
       if (tokenizer.is_end(id)) request.sampling.banned.push_back(id);

@@ -8,6 +8,8 @@
 #include <cmath>
 #include <limits>
 
+#include "common/exchange/logit_candidate.h"
+
 namespace thermocline {
 namespace {
 
@@ -18,23 +20,10 @@ bool IsBetter(const std::pair<float, int32_t>& a, const std::pair<float, int32_t
   return a.first > b.first || (a.first == b.first && a.second < b.second);
 }
 
-// The lowest id of the largest finite logit, -1 if none is finite.
-int32_t ArgMax(const float* logits, int64_t n_vocab) {
-  float best = -kInfinity;
-  int32_t token = -1;
-  for (int64_t i = 0; i < n_vocab; ++i) {
-    if (logits[i] > best && logits[i] < kInfinity) {  // false for NaN
-      best = logits[i];
-      token = static_cast<int32_t>(i);
-    }
-  }
-  return token;
-}
-
 // logits[token] - log(sum of exp(logits)) over finite logits. Terms are f32, right to 1e-7 of the
 // largest, and their sum is f64: twice as fast as f64 terms, and the same within the f32 result.
 float LogProbability(const float* logits, int64_t n_vocab, int32_t token) {
-  const float max = logits[ArgMax(logits, n_vocab)];
+  const float max = BestOf(logits, n_vocab).logit;
   double sum = 0;
   for (int64_t i = 0; i < n_vocab; ++i) {
     const float below_max = logits[i] - max;
@@ -64,13 +53,17 @@ absl::Status SamplingParams::Check() const {
   return absl::OkStatus();
 }
 
+bool SamplingParams::NeedsOnlyBest() const {
+  return temperature <= 0 && !has_penalty() && banned.empty() && !logprobs;
+}
+
 Sampler::Sampler(const SamplingParams& params)
     : params_(params),
       seed_(params.seed >= 0 ? static_cast<uint64_t>(params.seed) : std::random_device{}()),
       rng_(seed_) {}
 
 void Sampler::Accept(int32_t token) {
-  if (params_.repeat_penalty == 1 || params_.repeat_last_n == 0) return;
+  if (!params_.has_penalty()) return;
   recent_.push_back(token);
   ++recent_counts_[token];
   if (params_.repeat_last_n < 0 || std::ssize(recent_) <= params_.repeat_last_n) return;
@@ -162,7 +155,7 @@ Sampled Sampler::Sample(const float* logits, int64_t n_vocab) {
   const float* adjusted = Adjust(logits, n_vocab);
   int32_t token = -1;
   if (params_.temperature <= 0) {
-    token = ArgMax(adjusted, n_vocab);
+    token = BestOf(adjusted, n_vocab).token;
   } else {
     CollectTopK(adjusted, n_vocab);
     if (!candidates_.empty()) {
@@ -170,7 +163,7 @@ Sampled Sampler::Sample(const float* logits, int64_t n_vocab) {
       token = Draw();
     }
   }
-  if (token < 0) return {-1, -kInfinity};
+  if (token < 0 || !params_.logprobs) return {token};
   return {token, LogProbability(logits, n_vocab, token)};
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <random>
 #include <unordered_map>
 #include <utility>
@@ -22,13 +23,18 @@ struct SamplingParams {
   int64_t repeat_last_n = 64;   // tokens looked back on, prompt included; -1: all, 0: off
   int64_t seed = -1;            // -1: a random one
   std::vector<int32_t> banned;  // never chosen (ignore_eos)
+  bool logprobs = false;        // Sampled::logprob is wanted
 
   absl::Status Check() const;  // InvalidArgument names the field and its range
+  // Whether what Sample returns is BestOf the logits and nothing else of them matters.
+  bool NeedsOnlyBest() const;
+  bool has_penalty() const { return repeat_penalty != 1 && repeat_last_n != 0; }
 };
 
 struct Sampled {
   int32_t token;
-  float logprob;  // natural log of its probability under softmax(logits), before any filter
+  // Natural log of its probability under softmax(logits), before any filter; if wanted.
+  std::optional<float> logprob = std::nullopt;
 };
 
 class Sampler {

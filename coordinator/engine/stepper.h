@@ -19,6 +19,7 @@ struct TokenInput {
   int32_t position;
   bool wants_logits;
   TokenMode mode = TokenMode::kAsPlanned;
+  bool needs_only_best = false;  // of its logits: best() will be asked, not logits()
 };
 
 class Stepper {
@@ -37,8 +38,11 @@ class Stepper {
   // worker is lost or the fleet was given up before; the message names the worker. Not to be called
   // from two threads at a time.
   virtual absl::Status Run(absl::Span<const TokenInput> tokens) = 0;
-  virtual const float* logits(int32_t row) const = 0;  // [n_vocab], of the last step
-  virtual absl::Status state() const = 0;              // OK while steps can run; else why not
+  // Of the last step, [n_vocab]; not of a token that needs only the best.
+  virtual const float* logits(int32_t row) const = 0;
+  // The token with the largest finite logit, the lowest such one; -1 when none is finite.
+  virtual int32_t best(int32_t row) const = 0;
+  virtual absl::Status state() const = 0;  // OK while steps can run; else why not
 };
 
 }  // namespace thermocline

@@ -226,11 +226,13 @@ struct DeviceOps {
   // cards count in steps of up to a microsecond.
   LaunchError (*stamp)(DeviceStream* stream, int64_t* ns);
 
-  // The k (at most 64, and n) largest of logits [n], n > 0: largest first, ties by lower index, a
-  // NaN below all; values and indices [k]. And log_sum = log(sum(exp(logits))), within (n / 16384 +
+  // The k (at most 64, and n) largest of logits [n], n > 0: largest first, ties by lower index, NaN
+  // and infinity below all, as samplers have them; values and indices [k], the latter counted from
+  // `first`. And log_sum = log(sum(exp(logits))), within (n / 16384 +
   // 3 ln(n) + 21 + |log_sum|) * 2^-24. workspace: top_k_bytes(), 16-byte aligned.
   LaunchError (*top_k)(DeviceStream* stream, const float* logits, int64_t n, int32_t k,
-                       float* values, int32_t* indices, float* log_sum, void* workspace);
+                       int32_t first, float* values, int32_t* indices, float* log_sum,
+                       void* workspace);
 };
 
 inline constexpr int64_t kAttendTile = 256;             // positions

@@ -50,7 +50,7 @@ LaunchError merge_tail(DeviceStream* stream, const float* state, const float* ta
 LaunchError copy(DeviceStream* stream, const float* x, int64_t x_stride, int64_t n_tokens,
                  int64_t n, float* out, int64_t out_stride);
 LaunchError stamp(DeviceStream* stream, int64_t* ns);
-LaunchError top_k(DeviceStream* stream, const float* logits, int64_t n, int32_t k, float* values,
-                  int32_t* indices, float* log_sum, void* workspace);
+LaunchError top_k(DeviceStream* stream, const float* logits, int64_t n, int32_t k, int32_t first,
+                  float* values, int32_t* indices, float* log_sum, void* workspace);
 
 }  // namespace thermocline::kernels::SIMT_DEVICE

@@ -12,14 +12,14 @@ constexpr int kRun = 64;  // entries that a warp sorts
 static_assert(kRun == kMaxTopK && kRun == 2 * kWarp);
 
 // A logit and where it stands, as a number that sorts like them: larger first, ties by lower index,
-// NaN below all; 0 is none.
+// NaN and infinity below all; 0 is none.
 using Entry = unsigned long long;
 constexpr Entry kNoEntry = 0;
 
 __device__ __forceinline__ Entry entry_of(float logit, unsigned index) {
   const unsigned bits = __float_as_uint(__fadd_rn(logit, 0.0f));  // -0 is +0
   const unsigned ordered = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-  return static_cast<Entry>(logit == logit ? ordered : 0) << 32 | ~index;
+  return static_cast<Entry>(logit < INFINITY ? ordered : 0) << 32 | ~index;
 }
 __device__ __forceinline__ unsigned index_of(Entry entry) { return ~static_cast<unsigned>(entry); }
 
@@ -152,15 +152,16 @@ __global__ void __launch_bounds__(kWarps* kWarp)
   if (lane == 0) workspace->sums[blockIdx.x] = {shift, sum};
 }
 
-// The part's sum relative to another shift. A sum of 0 has no shift.
+// The part's sum relative to another shift. A sum of 0 has no shift, nor has one with infinities or
+// NaN among its logits.
 __device__ __forceinline__ float shifted_sum(const Exponentials& part, float shift) {
-  if (part.sum == 0.0f) return 0.0f;
+  if (part.sum == 0.0f || !(part.sum < INFINITY)) return part.sum;
   return __fmul_rn(part.sum, exp_f32(__fsub_rn(part.shift, shift)));
 }
 
 __global__ void __launch_bounds__(kWarps* kWarp)
-    top_k_of_all(const float* logits, const Workspace* workspace, int32_t k, float* values,
-                 int32_t* indices, float* log_sum) {
+    top_k_of_all(const float* logits, const Workspace* workspace, int32_t k, int32_t first,
+                 float* values, int32_t* indices, float* log_sum) {
   SHARED(runs, Entry[kWarps][kRun]);
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
@@ -173,7 +174,7 @@ __global__ void __launch_bounds__(kWarps* kWarp)
   if (static_cast<int>(threadIdx.x) < k) {
     const unsigned index = index_of(runs[0][threadIdx.x]);
     values[threadIdx.x] = logits[index];
-    indices[threadIdx.x] = static_cast<int32_t>(index);
+    indices[threadIdx.x] = first + static_cast<int32_t>(index);
   }
   if (warp != 0) return;
   const float shift = shift_of(logits[index_of(runs[0][0])]);
@@ -185,14 +186,14 @@ __global__ void __launch_bounds__(kWarps* kWarp)
 
 }  // namespace
 
-LaunchError top_k(DeviceStream* stream, const float* logits, int64_t n, int32_t k, float* values,
-                  int32_t* indices, float* log_sum, void* workspace) {
+LaunchError top_k(DeviceStream* stream, const float* logits, int64_t n, int32_t k, int32_t first,
+                  float* values, int32_t* indices, float* log_sum, void* workspace) {
   auto* const parts = static_cast<Workspace*>(workspace);
   const LaunchError error =
       LAUNCH(stream, kTopKBlocks, kWarps * kWarp, 0, top_k_of_blocks, logits, n, parts);
   if (error != 0) return error;
-  return LAUNCH(stream, 1, kWarps * kWarp, 0, top_k_of_all, logits, parts, k, values, indices,
-                log_sum);
+  return LAUNCH(stream, 1, kWarps * kWarp, 0, top_k_of_all, logits, parts, k, first, values,
+                indices, log_sum);
 }
 
 }  // namespace thermocline::kernels::SIMT_DEVICE

@@ -267,8 +267,8 @@ void AddVectorOps(const DeviceInputs& in, std::vector<DeviceCase>* cases) {
   cases->push_back({"top_k", fmt::format("{} of {}", kTopK, in.sizes.n_vocab), "f32", 1,
                     kFloatBytes * in.sizes.n_vocab, 0, 0, [=, &in](const uint8_t* copy) {
                       return in.ops->top_k(in.stream, reinterpret_cast<const float*>(copy),
-                                           in.sizes.n_vocab, kTopK, in.out, rows + kTopK,
-                                           in.out + 2 * kTopK, in.workspace);
+                                           in.sizes.n_vocab, kTopK, /*first=*/0, in.out,
+                                           rows + kTopK, in.out + 2 * kTopK, in.workspace);
                     }});
 }
 

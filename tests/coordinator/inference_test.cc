@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <thread>
@@ -88,10 +89,46 @@ TEST(Inference, ZeroTokensOnlyReadThePrompt) {
 
 TEST(Inference, LogprobIsOfThePlainSoftmax) {
   Engine engine("ab");
-  const Answer answer = Ask(engine.inference, Greedy("a", 1));
+  v1::GenerateRequest request = Greedy("a", 1);
+  request.set_logprobs(true);
+  const Answer answer = Ask(engine.inference, request);
   ASSERT_TRUE(answer.status.ok());
   // One logit is 20, one 10, the other 257 are 0.
   EXPECT_NEAR(answer.logprobs[0], -std::log(1 + std::exp(-10) + 257 * std::exp(-20)), 1e-6);
+}
+
+TEST(Inference, WhatNeedsOnlyTheBestLogitAsksForNoMoreAndGetsTheSameText) {
+  const auto needs_only_best = [](const v1::GenerateRequest& request, const std::string& text) {
+    Engine engine("to be or not");
+    EXPECT_EQ(Ask(engine.inference, request).text, text);
+    const std::vector<bool>& all = engine.stepper->needed_only_best;
+    EXPECT_EQ(std::count(all.begin(), all.end(), all.front()), std::ssize(all));
+    return all.front();
+  };
+  EXPECT_TRUE(needs_only_best(Greedy("to be"), " or not"));
+  v1::GenerateRequest request = Greedy("to be");
+  request.set_logprobs(true);
+  EXPECT_FALSE(needs_only_best(request, " or not"));
+  request = Greedy("to be");
+  request.mutable_sampling()->set_temperature(0.1);
+  EXPECT_FALSE(needs_only_best(request, " or not"));
+  request = Greedy("to be");
+  request.mutable_sampling()->set_repeat_penalty(1.01);
+  EXPECT_FALSE(needs_only_best(request, " or not"));
+  request = Greedy("to be", 7);
+  request.set_ignore_eos(true);
+  EXPECT_FALSE(needs_only_best(request, " or not"));
+}
+
+TEST(Inference, AModelWithoutAFiniteLogitIsAnErrorEitherWay) {
+  for (const bool logprobs : {false, true}) {
+    Engine engine("ab");
+    engine.stepper->logits_are_nan = true;
+    v1::GenerateRequest request = Greedy("a", 1);
+    request.set_logprobs(logprobs);
+    EXPECT_THAT(std::string(Ask(engine.inference, request).status.message()),
+                HasSubstr("no finite number"));
+  }
 }
 
 TEST(Inference, IgnoreEosNeverChoosesAnEndToken) {

@@ -70,14 +70,37 @@ TEST(SamplerTest, LogprobIsTheLogSoftmaxOfTheRawLogits) {
   SamplingParams params = Plain(0);
   params.repeat_penalty = 2;
   params.banned = {0};
+  params.logprobs = true;
   Sampler sampler(params);
   sampler.Accept(1);
   const std::vector<float> logits = LogitsOf({0.5, 0.3, 0.2});
   const Sampled sampled = sampler.Sample(logits.data(), 3);
   EXPECT_EQ(sampled.token, 2) << "0 is banned, 1 is penalized: 2 log 0.3 < log 0.2";
-  EXPECT_NEAR(sampled.logprob, std::log(0.2), 1e-6);
+  EXPECT_NEAR(sampled.logprob.value(), std::log(0.2), 1e-6);
   const std::vector<float> huge = {1e30f, 1e30f};
-  EXPECT_NEAR(Sampler(Plain(0)).Sample(huge.data(), 2).logprob, -std::log(2), 1e-6);
+  params = Plain(0);
+  params.logprobs = true;
+  EXPECT_NEAR(Sampler(params).Sample(huge.data(), 2).logprob.value(), -std::log(2), 1e-6);
+  EXPECT_FALSE(Sampler(Plain(0)).Sample(huge.data(), 2).logprob.has_value()) << "not asked for";
+}
+
+TEST(SamplerTest, OnlyGreedyWithoutAnythingElseNeedsOnlyTheBest) {
+  EXPECT_TRUE(Plain(0).NeedsOnlyBest());
+  SamplingParams params;
+  params.temperature = 0;
+  EXPECT_TRUE(params.NeedsOnlyBest()) << "other filters keep the best one";
+  params.repeat_penalty = 1.1;
+  EXPECT_FALSE(params.NeedsOnlyBest());
+  params.repeat_last_n = -1;
+  EXPECT_FALSE(params.NeedsOnlyBest());
+  params.repeat_last_n = 0;
+  EXPECT_TRUE(params.NeedsOnlyBest()) << "a penalty for nothing";
+  params.banned = {3};
+  EXPECT_FALSE(params.NeedsOnlyBest());
+  params = Plain(0);
+  params.logprobs = true;
+  EXPECT_FALSE(params.NeedsOnlyBest());
+  EXPECT_FALSE(Plain(0.01).NeedsOnlyBest());
 }
 
 // Pearson's statistic of fixed seeds; the bound is chi-square's 0.9999 quantile for 7 degrees of
@@ -237,11 +260,12 @@ TEST(SamplerTest, OnlyFiniteLogitsCount) {
     for (const int64_t top_k : {0, 2}) {
       SamplingParams params = Plain(temperature);
       params.top_k = top_k;
+      params.logprobs = true;
       Sampler sampler(params);
       const std::vector<float> one = {kNan, -kInf, 1, kNan, kInf};
       const Sampled sampled = sampler.Sample(one.data(), std::ssize(one));
       EXPECT_EQ(sampled.token, 2);
-      EXPECT_EQ(sampled.logprob, 0.0f);
+      EXPECT_EQ(sampled.logprob.value(), 0.0f);
       EXPECT_EQ(SampleOnce(&sampler, {-kInf, kNan, kInf}), -1);
       EXPECT_EQ(SampleOnce(&sampler, {}), -1);
     }

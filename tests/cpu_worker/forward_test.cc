@@ -186,6 +186,21 @@ TEST_P(Contract, OnePlanGivesTheSameBitsOnAllIsaLevelsThreadsAndCutsOfThePrompt)
   }
 }
 
+TEST_P(Contract, TheBestIsThatOfWholeRows) {
+  for (const std::vector<double>& shares : {std::vector<double>{1}, {1, 2}}) {
+    const std::vector<int32_t> expected = BestOfRows(Logits(shares, 1, 128, options_), 333);
+    for (const int32_t n_threads : {1, 3, 40}) {  // 40: some have no rows of the output
+      const auto fleet = Fleet(*file_, shares, n_threads, options_);
+      for (const int64_t step_tokens : {1, 13}) {
+        if (n_threads == 40 && step_tokens == 1) continue;  // they'd only meet
+        EXPECT_EQ(fleet->RunForBest(tokens_, 0, step_tokens).value(), expected)
+            << n_threads << " threads, steps of " << step_tokens << ", " << shares.size()
+            << " ranks";
+      }
+    }
+  }
+}
+
 TEST_P(Contract, OtherPlansRegroupSumsAndGiveCloseLogits) {
   const double bound = GetParam().f32_activations ? 1e-4 : 2e-2;
   const std::vector<float> expected = Logits({1}, 2, 128, options_);

@@ -103,6 +103,21 @@ TEST_P(DeviceRanks, StepsOfAnySizeGiveTheSameBits) {
 INSTANTIATE_TEST_SUITE_P(Models, DeviceRanks, ::testing::ValuesIn(Shapes()),
                          [](const auto& info) { return std::string(info.param.name); });
 
+using DeviceBest = DeviceRanks;
+
+// The second rank is the GPU: its first token is not 0.
+TEST_P(DeviceBest, IsThatOfWholeRows) {
+  tokens_.resize(7);
+  const Plan plan = PlanOf("cg", {1, 2});
+  const std::vector<int32_t> expected = BestOfRows(Logits(plan, 512), 333);
+  auto fleet = MiniFleet::Create(file_.get(), plan, MiniFleetOptions());
+  ASSERT_TRUE(fleet.ok()) << fleet.status();
+  EXPECT_EQ((*fleet)->RunForBest(tokens_, 0, 512).value(), expected);
+  EXPECT_EQ((*fleet)->RunForBest(tokens_, 0, 1).value(), expected) << "by graphs";
+}
+
+INSTANTIATE_TEST_SUITE_P(Model, DeviceBest, ::testing::Values(Shapes().front()));
+
 // The shipped model: rank 0, a GPU, has attention and the hottest neurons, rank 1 the others.
 class DeviceShipped : public ::testing::Test {
  protected:

@@ -19,6 +19,7 @@
 #include "common/util/version.h"
 #include "fmt/format.h"
 #include "proto/worker.grpc.pb.h"
+#include "tests/testing/tiny_llama.h"
 
 namespace thermocline::testing {
 namespace {
@@ -122,6 +123,65 @@ TEST(Fleet, CarriersWorkersAndThreadsOfOnePlanGiveTheSameBits) {
     }
     EXPECT_EQ(cut, expected) << n_workers << " workers, in steps of 7";
   }
+}
+
+// One session greedy, another one with all its logits: alone, and together in one step.
+TEST(Fleet, TheBestTokenIsThatOfWholeRowsInAnyCompany) {
+  FleetOptions options = Options();
+  options.n_workers = options.n_slots = 2;
+  for (const char* transport : {"shm", "grpc"}) {
+    options.transport = transport;
+    const auto fleet = Start(options);
+    ASSERT_NE(fleet, nullptr);
+    const int64_t n_vocab = fleet->model().config().n_vocab;
+    const auto run = [&](std::vector<TokenInput> tokens) {
+      const absl::Status status = fleet->Run(tokens);
+      ASSERT_TRUE(status.ok()) << status;
+    };
+    int32_t token = 1;
+    for (int32_t position = 0; position < 6; ++position) {
+      const TokenInput whole = {token, 0, position, true},
+                       other = {7 + position, 1, position, true};
+      TokenInput greedy = whole;
+      greedy.needs_only_best = true;
+      run({whole, other});
+      const int32_t expected = BestOf(fleet->logits(0), n_vocab).token;
+      const std::vector<float> of_other(fleet->logits(1), fleet->logits(1) + n_vocab);
+      run({greedy, other});
+      EXPECT_EQ(fleet->best(0), expected) << transport << ", position " << position;
+      EXPECT_EQ(std::vector<float>(fleet->logits(1), fleet->logits(1) + n_vocab), of_other);
+      run({greedy});
+      EXPECT_EQ(fleet->best(0), expected) << transport << ", alone, position " << position;
+      token = expected;
+    }
+  }
+}
+
+// A file may have rows for more tokens than there are, to round their number up.
+TEST(Fleet, TheBestTokenIsNoneThatTheVocabularyLacks) {
+  TinyLlama model;
+  model.n_vocab = 640;
+  model.n_padding = 320;
+  FleetOptions options = Options();
+  options.model_path = ::testing::TempDir() + fmt::format("padded.{}.gguf", getpid());
+  const Bytes bytes = model.Builder().Build();
+  std::ofstream(options.model_path, std::ios::binary)
+      .write(reinterpret_cast<const char*>(bytes.data()), std::ssize(bytes));
+  options.n_ctx = 64;
+  const auto fleet = Start(options);
+  std::filesystem::remove(options.model_path);
+  ASSERT_NE(fleet, nullptr);
+  bool is_padding_ever_better = false;
+  for (int32_t position = 0; position < 8; ++position) {
+    TokenInput token = {3 + 30 * position, 0, position, true};
+    ASSERT_TRUE(fleet->Run(absl::MakeConstSpan(&token, 1)).ok());
+    const int32_t expected = BestOf(fleet->logits(0), 320).token;
+    is_padding_ever_better |= BestOf(fleet->logits(0), 640).token != expected;
+    token.needs_only_best = true;
+    ASSERT_TRUE(fleet->Run(absl::MakeConstSpan(&token, 1)).ok());
+    EXPECT_EQ(fleet->best(0), expected);
+  }
+  EXPECT_TRUE(is_padding_ever_better);
 }
 
 TEST(Fleet, StatsTellTheCarrierAndWhereWeightsLie) {

@@ -128,6 +128,12 @@ TEST(GpuFleet, BothCarriersGiveTheSameBits) {
     const auto fleet = Start(options);
     ASSERT_NE(fleet, nullptr);
     logits.push_back(Logits(*fleet));
+    TokenInput next = {77, 0, kPromptTokens + kNewTokens, true};
+    ASSERT_TRUE(fleet->Run(absl::MakeConstSpan(&next, 1)).ok());
+    const int32_t best = BestOf(fleet->logits(0), fleet->model().config().n_vocab).token;
+    next.needs_only_best = true;
+    ASSERT_TRUE(fleet->Run(absl::MakeConstSpan(&next, 1)).ok());
+    EXPECT_EQ(fleet->best(0), best) << transport;
   }
   EXPECT_LT(RelativeDistance(logits[0], CpuLogits()), 2e-2);
   EXPECT_EQ(logits[0], logits[1]);

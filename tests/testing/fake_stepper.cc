@@ -2,6 +2,7 @@
 #include "tests/testing/fake_stepper.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 namespace thermocline::testing {
@@ -63,7 +64,9 @@ absl::Status FakeStepper::Run(absl::Span<const TokenInput> tokens) {
     }
     cache_.resize(input.position);
     cache_.push_back(input.token);
-    if (input.wants_logits) AddRow();
+    if (!input.wants_logits) continue;
+    AddRow();
+    needed_only_best.push_back(input.needs_only_best);
   }
   return absl::OkStatus();
 }
@@ -74,6 +77,7 @@ void FakeStepper::AddRow() {
   const bool follows =
       cache_.size() < wanted_.size() && std::equal(cache_.begin(), cache_.end(), wanted_.begin());
   row[follows ? wanted_[cache_.size()] : kFirstByte + '?'] = 20.0f;
+  if (logits_are_nan) std::fill(row.begin(), row.end(), NAN);
 }
 
 }  // namespace thermocline::testing

@@ -36,6 +36,9 @@ class FakeStepper : public Stepper {
   int64_t batch_size() const override { return batch_size_; }
   absl::Status Run(absl::Span<const TokenInput> tokens) override;
   const float* logits(int32_t row) const override { return rows_[row].data(); }
+  int32_t best(int32_t row) const override {
+    return BestOf(rows_[row].data(), tokenizer_.n_vocab()).token;
+  }
   absl::Status state() const override {
     std::lock_guard lock(mutex_);
     return state_;
@@ -46,8 +49,10 @@ class FakeStepper : public Stepper {
   }
 
   std::function<absl::Status()> before_step = [] { return absl::OkStatus(); };
-  std::vector<int64_t> step_sizes;  // n_tokens of each step so far
-  std::vector<TokenMode> modes;     // of each token so far
+  std::vector<int64_t> step_sizes;     // n_tokens of each step so far
+  std::vector<TokenMode> modes;        // of each token so far
+  std::vector<bool> needed_only_best;  // of each row of logits so far
+  bool logits_are_nan = false;
 
  private:
   void AddRow();

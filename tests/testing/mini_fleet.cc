@@ -138,10 +138,29 @@ std::vector<absl::Status> MiniFleet::Stop() {
 
 absl::StatusOr<std::vector<float>> MiniFleet::Run(const std::vector<int32_t>& tokens,
                                                   int64_t n_past, int64_t step_tokens) {
+  std::vector<float> logits;
+  RETURN_IF_ERROR(
+      RunSteps(tokens, n_past, step_tokens, /*wants_best_only=*/false, [&](int32_t row) {
+        const float* values = driver_->logits(row);
+        logits.insert(logits.end(), values, values + config_.n_vocab);
+      }));
+  return logits;
+}
+
+absl::StatusOr<std::vector<int32_t>> MiniFleet::RunForBest(const std::vector<int32_t>& tokens,
+                                                           int64_t n_past, int64_t step_tokens) {
+  std::vector<int32_t> best;
+  RETURN_IF_ERROR(RunSteps(tokens, n_past, step_tokens, /*wants_best_only=*/true,
+                           [&](int32_t row) { best.push_back(driver_->best(row).token); }));
+  return best;
+}
+
+absl::Status MiniFleet::RunSteps(const std::vector<int32_t>& tokens, int64_t n_past,
+                                 int64_t step_tokens, bool wants_best_only,
+                                 const std::function<void(int32_t)>& on_token) {
   constexpr int64_t kTimeoutMs = 60000;
   const GgufTensor* embedding = FindRole(*file_, Role::kTokenEmbedding);
   const int64_t row_bytes = embedding->row_bytes();
-  std::vector<float> logits;
   for (size_t begin = 0; begin < tokens.size();) {
     const size_t end = std::min(begin + static_cast<size_t>(step_tokens), tokens.size());
     std::vector<StepToken> step;
@@ -153,14 +172,12 @@ absl::StatusOr<std::vector<float>> MiniFleet::Run(const std::vector<int32_t>& to
       step.push_back({0, static_cast<int32_t>(n_past + i), static_cast<int32_t>(row),
                       modes.empty() ? options_.token_mode : modes[(n_past + i) % modes.size()]});
     }
-    RETURN_IF_ERROR(driver_->Run(step, static_cast<int32_t>(step.size()), kTimeoutMs));
-    for (const StepToken& token : step) {
-      const float* row = driver_->logits(token.logit_row);
-      logits.insert(logits.end(), row, row + config_.n_vocab);
-    }
+    RETURN_IF_ERROR(
+        driver_->Run(step, static_cast<int32_t>(step.size()), kTimeoutMs, wants_best_only));
+    for (const StepToken& token : step) on_token(token.logit_row);
     begin = end;
   }
-  return logits;
+  return absl::OkStatus();
 }
 
 FfnCounts MiniFleet::Counts() const {
@@ -171,6 +188,14 @@ FfnCounts MiniFleet::Counts() const {
     for (const FfnCounts& layer : layers) sum.Add(layer);
   }
   return sum;
+}
+
+std::vector<int32_t> BestOfRows(const std::vector<float>& logits, int64_t n_vocab) {
+  std::vector<int32_t> best;
+  for (int64_t at = 0; at < std::ssize(logits); at += n_vocab) {
+    best.push_back(BestOf(logits.data() + at, n_vocab).token);
+  }
+  return best;
 }
 
 double RelativeDistance(const std::vector<float>& a, const std::vector<float>& b) {

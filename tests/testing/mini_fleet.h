@@ -3,6 +3,7 @@
 // step and of the exchange under it.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -54,6 +55,9 @@ class MiniFleet {
   // returns the logits of all of them, [n_tokens, n_vocab].
   absl::StatusOr<std::vector<float>> Run(const std::vector<int32_t>& tokens, int64_t n_past,
                                          int64_t step_tokens);
+  // The same of steps that want only the best: the token with the largest logit, [n_tokens].
+  absl::StatusOr<std::vector<int32_t>> RunForBest(const std::vector<int32_t>& tokens,
+                                                  int64_t n_past, int64_t step_tokens);
   // Stops all ranks; how each ended. A rank that failed has stopped the others by itself, as the
   // coordinator would.
   std::vector<absl::Status> Stop();
@@ -78,6 +82,9 @@ class MiniFleet {
     absl::Status end;
   };
   MiniFleet() = default;
+  // on_token(row) in the order of the tokens.
+  absl::Status RunSteps(const std::vector<int32_t>& tokens, int64_t n_past, int64_t step_tokens,
+                        bool wants_best_only, const std::function<void(int32_t)>& on_token);
   absl::Status OpenPredictor(const Plan& plan);
   absl::Status MakeCpuRank(const RankPlan& plan, const ShardSpec& spec, Rank* rank);
   absl::Status MakeGpuRank(const ShardSpec& spec, Rank* rank);
@@ -90,6 +97,9 @@ class MiniFleet {
   std::unique_ptr<StepDriver> driver_;
   std::vector<std::unique_ptr<Rank>> ranks_;
 };
+
+// Of each row of n_vocab logits the token that greedy sampling takes.
+std::vector<int32_t> BestOfRows(const std::vector<float>& logits, int64_t n_vocab);
 
 // |a - b| / |b|, both taken as one vector.
 double RelativeDistance(const std::vector<float>& a, const std::vector<float>& b);

@@ -48,9 +48,10 @@ void AddVocabulary(const TinyLlama& model, GgufBuilder* builder) {
     tokens.push_back(word);
     kinds.push_back(1);  // normal
   }
-  tokens.resize(model.n_vocab);
-  kinds.resize(model.n_vocab);
-  std::vector<float> scores(model.n_vocab);
+  const int64_t n_tokens = model.n_vocab - model.n_padding;
+  tokens.resize(n_tokens);
+  kinds.resize(n_tokens);
+  std::vector<float> scores(n_tokens);
   for (size_t i = 0; i < scores.size(); ++i) scores[i] = -static_cast<float>(i);
   builder->String("tokenizer.ggml.model", "llama")
       .Strings("tokenizer.ggml.tokens", tokens)

@@ -15,6 +15,7 @@ struct TinyLlama {
   int64_t n_kv_heads = 2;
   int64_t d_head = 32;  // written as attention.key_length, since n_heads * d_head may differ
   int64_t n_vocab = 320;
+  int64_t n_padding = 0;  // the last rows of the vocabulary, that are no tokens
   int64_t n_ctx = 128;
   TensorType type = TensorType::kQ8_0;  // of matrices; vectors are F32
   bool tied = false;                    // no output.weight

@@ -118,9 +118,12 @@ absl::Status FakeRank::RunStep(Exchange& exchange, const Step& step) const {
     exchange.Collect(h.data(), 0, n / 3);
   }
   for (int32_t row = 0; row < step.n_logit_rows; ++row) {
-    float* logits = exchange.Logits(row);
-    for (int32_t v = vocab_begin; v < vocab_end; ++v) {
-      logits[v - vocab_begin] = LogitValue(h, row, v);
+    std::vector<float> logits;
+    for (int32_t v = vocab_begin; v < vocab_end; ++v) logits.push_back(LogitValue(h, row, v));
+    if (!step.wants_best_only) {
+      std::copy(logits.begin(), logits.end(), exchange.Logits(row));
+    } else if (!logits.empty()) {
+      exchange.Candidates()[row] = BestOf(logits.data(), std::ssize(logits), vocab_begin);
     }
   }
   return exchange.FinishStep();

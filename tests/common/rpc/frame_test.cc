@@ -104,6 +104,13 @@ TEST(FrameTest, AStepAfterTheLastOneIsAccepted) {
   EXPECT_EQ(StepFrame().payload().size(), 2 * (16 + 8 * 4));
 }
 
+TEST(FrameTest, ALogitsHoldsRowsOrOneCandidateOfEachOrNothingOfAnEmptySlice) {
+  EXPECT_EQ(LogitValues(3, /*wants_best_only=*/false, 1000), 3000);
+  EXPECT_EQ(LogitValues(3, /*wants_best_only=*/true, 1000), 3 * 2);
+  EXPECT_EQ(LogitValues(3, /*wants_best_only=*/false, 0), 0);
+  EXPECT_EQ(LogitValues(3, /*wants_best_only=*/true, 0), 0);
+}
+
 TEST(FrameTest, AStepThatDoesNotFitIsRefused) {
   const auto refusal = [](uint64_t last_step, const std::function<void(Frame&)>& change) {
     Frame frame = StepFrame();

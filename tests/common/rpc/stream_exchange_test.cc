@@ -28,13 +28,14 @@ using testing::ServeFakeRank;
 
 constexpr uint32_t kEpoch = 11;
 constexpr int64_t kTimeoutMs = 20'000;
+constexpr int32_t kVocab = 37;
 
 ExchangeShape Shape(int32_t n_ranks) {
   return {.n_ranks = n_ranks,
           .max_tokens = 9,
           .d_model = 40,
           .n_layers = 2,
-          .n_vocab = 37,
+          .n_vocab = kVocab,
           .max_logit_rows = 3};
 }
 
@@ -51,6 +52,7 @@ class Fleet {
   ~Fleet() { Shutdown(); }
 
   StepDriver& driver() { return driver_; }
+  LogitCandidate* candidates(int32_t rank) { return segment_->candidates(rank); }
   FakeWorker& worker(int32_t rank) { return *workers_[rank]; }
   absl::Status proxy_status(int32_t rank) { return proxies_[rank]->status(); }
   const std::vector<absl::Status>& shm_ends() const { return shm_ends_; }
@@ -77,12 +79,14 @@ class Fleet {
                                     workers_[rank.rank]->channel());
   }
 
-  absl::Status Step(int64_t n_tokens, int32_t n_logit_rows, int64_t timeout_ms = kTimeoutMs) {
+  absl::Status Step(int64_t n_tokens, int32_t n_logit_rows, int64_t timeout_ms = kTimeoutMs,
+                    bool wants_best_only = false) {
     const uint64_t step = driver_.steps() + 1;
     for (int64_t i = 0; i < n_tokens * segment_->shape().d_model; ++i) {
       driver_.x()[i] = testing::EmbeddingValue(step, i);
     }
-    return driver_.Run(testing::MakeTokens(n_tokens, n_logit_rows), n_logit_rows, timeout_ms);
+    return driver_.Run(testing::MakeTokens(n_tokens, n_logit_rows), n_logit_rows, timeout_ms,
+                       wants_best_only);
   }
 
   void ExpectLogits(int64_t n_tokens, int32_t n_logit_rows) {
@@ -92,6 +96,17 @@ class Fleet {
         ASSERT_EQ(driver_.logits(row)[v], testing::LogitValue(h, row, v))
             << "row " << row << ", column " << v << " of step " << driver_.steps();
       }
+    }
+  }
+
+  void ExpectBest(int64_t n_tokens, int32_t n_logit_rows, int32_t n_vocab) {
+    const std::vector<float> h = testing::ExpectedH(segment_->shape(), driver_.steps(), n_tokens);
+    for (int32_t row = 0; row < n_logit_rows; ++row) {
+      std::vector<float> logits;
+      for (int32_t v = 0; v < n_vocab; ++v) logits.push_back(testing::LogitValue(h, row, v));
+      const LogitCandidate expected = BestOf(logits.data(), n_vocab), best = driver_.best(row);
+      ASSERT_EQ(best.token, expected.token) << "row " << row << " of step " << driver_.steps();
+      ASSERT_EQ(best.logit, expected.logit);
     }
   }
 
@@ -130,6 +145,41 @@ TEST_P(CarriersTest, SumsAreInRankOrderToTheBit) {
         GetParam()[rank] == Carrier::kShm ? fleet.shm_ends()[rank] : fleet.worker(rank).End();
     EXPECT_EQ(end.code(), absl::StatusCode::kCancelled) << end;
   }
+}
+
+TEST_P(CarriersTest, StepsMayWantOnlyTheBestOfEachRow) {
+  const int32_t n_ranks = static_cast<int32_t>(GetParam().size());
+  Fleet fleet(n_ranks);
+  for (int32_t rank = 0; rank < n_ranks; ++rank) fleet.Add(rank, GetParam()[rank]);
+  for (int step = 0; step < 24; ++step) {
+    const int32_t n_rows = 1 + step % 3;
+    const bool wants_best_only = step % 4 != 3;
+    ASSERT_EQ(fleet.Step(4, n_rows, kTimeoutMs, wants_best_only), absl::OkStatus());
+    if (wants_best_only) {
+      fleet.ExpectBest(4, n_rows, kVocab);
+    } else {
+      fleet.ExpectLogits(4, n_rows);
+    }
+    if (HasFatalFailure()) return;
+  }
+}
+
+// What it left in an earlier step counts no more, and that of the ranks with a slice is taken.
+TEST_P(CarriersTest, ARankWithoutASliceLeavesNoCandidate) {
+  const int32_t n_ranks = static_cast<int32_t>(GetParam().size());
+  if (n_ranks == 1) GTEST_SKIP() << "the only rank has all of the vocabulary";
+  Fleet fleet(n_ranks);
+  for (int32_t rank = 0; rank < n_ranks; ++rank) {
+    FakeRank fake = MakeFakeRank(Shape(n_ranks), rank);
+    fake.vocab_begin = rank == 0 ? 0 : kVocab;
+    fake.vocab_end = kVocab;
+    fleet.Add(fake, GetParam()[rank]);
+  }
+  for (int32_t rank = 0; rank < n_ranks; ++rank) {
+    for (int row = 0; row < 3; ++row) fleet.candidates(rank)[row] = {1e30f, 5};
+  }
+  ASSERT_EQ(fleet.Step(4, 3, kTimeoutMs, /*wants_best_only=*/true), absl::OkStatus());
+  fleet.ExpectBest(4, 3, kVocab);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -226,6 +276,20 @@ INSTANTIATE_TEST_SUITE_P(
         Damage{"Checksum", [](Frame& f) { f.set_checksum(1); }, "CRC-32C"},
         Damage{"Size", [](Frame& f) { f.mutable_payload()->append(4, 0); }, "damaged"}),
     [](const auto& info) { return info.param.name; });
+
+TEST(StreamExchangeTest, ACandidateOfAnotherRanksSliceIsRefused) {
+  Fleet fleet(2);
+  fleet.Add(0, Carrier::kShm);
+  const FakeRank rank = MakeFakeRank(Shape(2), 1);
+  FakeRank liar = rank;
+  liar.vocab_begin -= 1;
+  liar.vocab_end = rank.vocab_begin;
+  fleet.Add(rank, Carrier::kSocketPair, ServeFakeRank(liar, kEpoch));
+  EXPECT_EQ(fleet.Step(1, 1, kTimeoutMs, /*wants_best_only=*/true).code(),
+            absl::StatusCode::kUnavailable);
+  EXPECT_EQ(fleet.proxy_status(1).code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(fleet.proxy_status(1).message()), HasSubstr("the best of its logits"));
+}
 
 TEST(StreamExchangeTest, DeathInTheMiddleOfAStepIsNoticedAtOnce) {
   Fleet fleet(3);

@@ -16,12 +16,12 @@ struct TopK {
 
 class DeviceTopK : public DeviceTest {
  protected:
-  TopK Run(const std::vector<float>& logits, int32_t k) {
+  TopK Run(const std::vector<float>& logits, int32_t k, int32_t first = 0) {
     auto* values = device_->Allocate<float>(k);
     auto* indices = device_->Allocate<int32_t>(k);
     auto* log_sum = device_->Allocate<float>(1);
-    device_->Check(ops_.top_k(stream_, device_->Upload(logits), std::ssize(logits), k, values,
-                              indices, log_sum, device_->Allocate<uint8_t>(top_k_bytes())));
+    device_->Check(ops_.top_k(stream_, device_->Upload(logits), std::ssize(logits), k, first,
+                              values, indices, log_sum, device_->Allocate<uint8_t>(top_k_bytes())));
     return {device_->Download(values, k), device_->Download(indices, k),
             device_->Download(log_sum, 1)[0]};
   }
@@ -31,8 +31,9 @@ class DeviceTopK : public DeviceTest {
     std::iota(indices.begin(), indices.end(), 0);
     const auto before = [&](int32_t i, int32_t j) {
       const float a = logits[i], b = logits[j];
-      if (std::isnan(a) != std::isnan(b)) return std::isnan(b);
-      return a != b && !std::isnan(a) ? a > b : i < j;
+      const bool a_counts = a < INFINITY, b_counts = b < INFINITY;  // not so NaN
+      if (a_counts != b_counts) return a_counts;
+      return a != b && a_counts ? a > b : i < j;
     };
     std::partial_sort(indices.begin(), indices.begin() + k, indices.end(), before);
     indices.resize(k);
@@ -88,7 +89,7 @@ TEST_P(DeviceTopK, TiesGoToTheLowerIndex) {
   ExpectAsSorted(logits, 64);
 }
 
-TEST_P(DeviceTopK, NanIsTheSmallest) {
+TEST_P(DeviceTopK, NanAndInfinityAreTheSmallest) {
   std::vector<float> logits = random_values(5000, 2);
   for (size_t i = 0; i < logits.size(); ++i) {
     if (i % 100 != 7) logits[i] = i % 2 == 0 ? std::nanf("") : -std::nanf("");
@@ -97,6 +98,10 @@ TEST_P(DeviceTopK, NanIsTheSmallest) {
   logits[2007] = -INFINITY;
   ExpectAsSorted(logits, 64);
   EXPECT_TRUE(std::isnan(ExpectAsSorted(std::vector<float>(70, std::nanf("")), 64).log_sum));
+}
+
+TEST_P(DeviceTopK, IndicesCountFromTheFirst) {
+  EXPECT_EQ(Run({1, 3, 2}, 2, 50).indices, (std::vector<int32_t>{51, 52}));
 }
 
 TEST_P(DeviceTopK, LogSumIsWithinItsBoundOfF64) {
@@ -123,6 +128,9 @@ TEST_P(DeviceTopK, LogSumOfInfinitiesIsTheirs) {
   logits[5] = -1000.0f;  // and as far below 0
   EXPECT_EQ(Run(logits, 1).log_sum, -1000.0f);
   logits[2999] = INFINITY;
+  EXPECT_EQ(Run(logits, 1).log_sum, INFINITY);
+  logits[2998] = -1000.0f;  // beside it, where another part has larger ones
+  logits[5] = 1000.0f;
   EXPECT_EQ(Run(logits, 1).log_sum, INFINITY);
   EXPECT_EQ(Run(std::vector<float>(3000, -INFINITY), 1).log_sum, -INFINITY);
 }
