@@ -17,9 +17,10 @@ namespace {
 constexpr std::chrono::microseconds kNap(50);
 
 // Of a graph, at most. A layer's: 10 for attention, 6 for a tail, 14 for neurons, 5 of them for a
-// predictor; both with their exchange. A trace's stamps: 7 for each, 1 for its exchange. Others: 7
-// copies and fills at the start, 2 more of a trace, norm and product of the logits, a download.
-constexpr int64_t kLayerNodes = 30, kLayerStamps = 16, kOtherNodes = 12;
+// predictor, 4 more to decide for others; attention and neurons with their exchange. A trace's
+// stamps: 7 for each, 1 for its exchange, 1 for deciding. Others: 7 copies and fills at the start, 2
+// more of a trace, norm and product of the logits, a download.
+constexpr int64_t kLayerNodes = 34, kLayerStamps = 17, kOtherNodes = 12;
 
 int64_t NumGraphs(int64_t n_ctx) {
   int64_t n = 1;
@@ -76,6 +77,10 @@ absl::Status DeviceDecode::CaptureAll() {
   any.n_logit_rows = 1;
   any.x = x.data();
   RETURN_IF_ERROR(layers_->Stage(any));
+  // Behind a graph no kernel may be launched for the first time: to load it, a driver may wait for
+  // the graph, which waits for other ranks. The others are in the graphs.
+  any.wants_best_only = true;
+  RETURN_IF_ERROR(layers_->LeaveLogits(any, &exchange_));
   const int64_t n_ctx = layers_->options().device_ctx();
   for (int64_t i = 0; i < NumGraphs(n_ctx); ++i) {
     graphs_.emplace_back();

@@ -110,7 +110,8 @@ DeviceFfn::DeviceFfn(const DeviceShard* shard, Device* device, DeviceProduct* pr
       rank_stride_(RoundUp(sizes.max_rank, 32)),
       is_sparse_(std::any_of(shard->layers().begin(), shard->layers().end(),
                              [](const DeviceLayer& layer) {
-                               return layer.n_neurons > 0 && layer.mode != Sparsity::kOff;
+                               return layer.n_decided > 0 ||
+                                      (layer.n_neurons > 0 && layer.mode != Sparsity::kOff);
                              })),
       counts_(sizes.n_layers) {
   Place(sizes, workspace, &buffers_);
@@ -253,13 +254,12 @@ absl::Status DeviceFfn::Decide(int64_t index, const Input& input) {
                                                hidden_q, buffers_.hidden + begin * rank_stride_,
                                                rank_stride_, n, buffers_.decided, stride),
                                    "matmul"));
-    kernels::DeviceSelection selection = {
-        .scores = buffers_.decided,
-        .stride = stride,
-        .bias = predictor.decided_bias,
-        .classes = step_classes_ != nullptr ? step_classes_ + begin : nullptr,
-        .n_tokens = n,
-        .n_rows = layer.n_decided};
+    kernels::DeviceSelection selection = {.scores = buffers_.decided,
+                                          .stride = stride,
+                                          .bias = predictor.decided_bias,
+                                          .classes = buffers_.classes + begin,
+                                          .n_tokens = n,
+                                          .n_rows = layer.n_decided};
     SetThresholds(layer.threshold, kEverything, &selection);
     RETURN_IF_ERROR(
         device_->Check(ops_.select_bits(device_->stream(), selection,

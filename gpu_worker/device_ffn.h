@@ -137,7 +137,7 @@ class DeviceFfn {
   const kernels::DeviceOps& ops_;
   const Sizes sizes_;
   const int64_t neuron_stride_, rank_stride_;
-  const bool is_sparse_;  // some layer leaves neurons out
+  const bool is_sparse_;  // some layer leaves neurons out, here or on a CPU rank
   Buffers buffers_;
   Staged staged_;
   ChoiceMemory choices_;  // as the device sees it

@@ -28,7 +28,7 @@ constexpr double kDownTokens = 16, kNeuronChunk = 64, kAttendTile = 256, kAttend
 constexpr int64_t kGemmTokens = 48;
 constexpr double kTileBytes = 32.0 * 1024 * 1024, kGemmBytes = 32.0 * 1024 * 1024;
 // Of device_decode.cc: nodes of a graph.
-constexpr double kLayerNodes = 30, kLayerStamps = 16, kOtherNodes = 12;
+constexpr double kLayerNodes = 34, kLayerStamps = 17, kOtherNodes = 12;
 constexpr int64_t kMostStreamed = 1024 + 32;  // neurons of a chunk (neuron_streamer.h)
 
 // Buffers of a step, all ranks taken as the widest can be: values of d_ff and of d_model a token
@@ -63,7 +63,7 @@ double GpuStepBytes(const StartPlanOptions& options, const ModelConfig& config) 
 
 // Of the graphs of steps (device_decode.h), as if the context had a tail where it may.
 double GraphBytes(const StartPlanOptions& options, const ModelConfig& config) {
-  double n_graphs = options.may_have_tail ? 2 : 1, node_bytes = 0;
+  double n_graphs = options.shares_memory ? 2 : 1, node_bytes = 0;
   for (double n_ctx = kAttendTile; n_ctx < static_cast<double>(options.n_ctx); n_ctx *= 2) {
     ++n_graphs;
   }
