@@ -18,8 +18,8 @@ constexpr std::chrono::microseconds kNap(50);
 
 // Of a graph, at most. A layer's: 10 for attention, 6 for a tail, 14 for neurons, 5 of them for a
 // predictor, 4 more to decide for others; attention and neurons with their exchange. A trace's
-// stamps: 7 for each, 1 for its exchange, 1 for deciding. Others: 7 copies and fills at the start, 2
-// more of a trace, norm and product of the logits, a download.
+// stamps: 7 for each, 1 for its exchange, 1 for deciding. Others: 7 copies and fills at the start,
+// 2 more of a trace, norm and product of the logits, a download.
 constexpr int64_t kLayerNodes = 34, kLayerStamps = 17, kOtherNodes = 12;
 
 int64_t NumGraphs(int64_t n_ctx) {
