@@ -202,7 +202,7 @@ TEST(GpuFleet, TheTailOfAContextIsInCpuWorkers) {
 TEST(GpuFleet, AGpuChoosesTheNeuronsOfCpuWorkers) {
   FleetOptions options = Options();
   options.sparsity.mode = "predict";
-  options.vram_budget_bytes = 0.0105 * kGib;
+  options.vram_budget_bytes = 0.0175 * kGib;
   options.n_workers = options.n_threads = 2;
   const auto fleet = Start(options);
   ASSERT_NE(fleet, nullptr);
