@@ -75,15 +75,11 @@ absl::StatusOr<worker::v1::ConfigureResponse> GpuWorker::SetUp(
 absl::Status GpuWorker::Load(const std::function<bool(int64_t, int64_t)>& on_progress) {
   RETURN_IF_ERROR(shard_->Load(on_progress));
   ASSIGN_OR_RETURN(forward_, DeviceForward::Create(shard_.get(), device_.get(), forward_options_));
-  return CheckMemory();
+  return absl::OkStatus();
 }
 
 absl::Status GpuWorker::PrepareSteps(Exchange& exchange) {
   RETURN_IF_ERROR(forward_->Prepare(exchange));
-  return CheckMemory();
-}
-
-absl::Status GpuWorker::CheckMemory() const {
   ASSIGN_OR_RETURN(const DeviceMemory memory, device_->Memory());
   return CheckTaken(device_->name(), promised_bytes_, free_bytes_ - memory.free_bytes);
 }

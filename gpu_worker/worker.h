@@ -30,7 +30,6 @@ class GpuWorker : public PhasedRank {
   absl::Status RunSteps(Exchange& exchange) override;
   void FillStats(worker::v1::StatsResponse* response) const override;
   void Drop() override;
-  absl::Status CheckMemory() const;
 
   std::unique_ptr<Device> device_;
   std::shared_ptr<const GgufFile> file_;  // that the shard streams neurons from, or null

@@ -6,6 +6,7 @@
 #include "common/plan/decided_neurons.h"
 
 namespace thermocline {
+
 std::vector<std::vector<Range>> CutNeurons(const std::vector<Range>& neurons, int64_t n_runs) {
   int64_t total = 0;
   for (const Range& range : neurons) total += range.size();

@@ -49,6 +49,7 @@ class Planner {
     PlaceAttention();
     RETURN_IF_ERROR(CheckFixedMemory());
     RETURN_IF_ERROR(PlaceOtherNeurons());
+    DropIdleDeciders();
     cost_.Predict(fleet_.touched, &fleet_.plan);
     return fleet_;
   }
@@ -300,6 +301,15 @@ class Planner {
     AddPredictor(l, -1);
     fleet_.plan.layers[l].decider = -1;
     AddPredictor(l, 1);
+  }
+
+  // Where CPUs hold no neurons the predictor is the same size, and nobody else's to choose by.
+  void DropIdleDeciders() {
+    for (LayerPlan& layer : fleet_.plan.layers) {
+      bool has_cpu = false;
+      for (int32_t r = 0; r < n_ranks_; ++r) has_cpu |= !is_gpu(r) && !layer.neurons[r].empty();
+      if (!has_cpu) layer.decider = -1;
+    }
   }
 
   absl::Status CheckFixedMemory() const {

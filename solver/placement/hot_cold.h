@@ -64,7 +64,9 @@ struct PlannedFleet {
 // memories are too small for that are they dealt by the profile's order. Where GPUs have no room
 // for all attention with the whole context, they may keep the first part of it alone
 // (Plan::gpu_ctx: as much as there is room for, or a half, a quarter, ... of that), if this is
-// predicted to be faster when the context is full. ResourceExhausted with the numbers and the
+// predicted to be faster when the context is full. In mode predict a GPU that is the only one and
+// has a layer's attention chooses the CPUs' neurons of it, too (LayerPlan::decider), if this is
+// predicted to be faster than each rank's own choice. ResourceExhausted with the numbers and the
 // remedy when memory does not suffice; InvalidArgument for GPU layers without a GPU.
 absl::StatusOr<PlannedFleet> PlanHotCold(const ModelShape& shape, const Hardware& hardware,
                                          const FiringKnowledge& firing,

@@ -108,8 +108,8 @@ TEST_P(DeviceDecider, TokensThatAskForMoreGetIt) {
   EXPECT_EQ(Logits(plan, 1), mixed);
 }
 
-// The GPU then computes all neurons, which nobody has to choose.
-TEST_P(DeviceDecider, NothingIsDecidedInStepsThatStream) {
+// The GPU then computes all neurons, but its own by its own choice.
+TEST_P(DeviceDecider, StepsThatStreamAreTheSameWithoutADecider) {
   while (tokens_.size() < 49) tokens_.push_back(tokens_[tokens_.size() - 20]);
   Plan plan = PlanOf(0, {{0, 96}});
   plan.stream_tokens = kMinStreamTokens;

@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "common/plan/decided_neurons.h"
+#include "fmt/format.h"
 #include "gpu_worker/device_forward.h"
 #include "tests/testing/mini_fleet.h"
 #include "tests/testing/tiny_llama.h"
@@ -35,13 +37,23 @@ class DeviceDecodeTest : public ::testing::Test {
     for (LayerPlan& layer : plan.layers) layer.mode = mode;
     return plan;
   }
+  // A CPU rank has half of the neurons, which the GPU chooses.
+  Plan DecidersPlan() {
+    Plan plan = *MakePlan(*file_, {1, 1}, 1);
+    plan.ranks[0].kind = RankKind::kGpu;
+    for (LayerPlan& layer : plan.layers) {
+      layer.kv_heads = {{0, config_.n_kv_heads}, {}};
+      layer.mode = Sparsity::kPredict;
+      layer.decider = 0;
+    }
+    return plan;
+  }
   DeviceLayers::Options Options(int64_t n_ctx, int64_t tail_begin = 0) {
     return {.n_ctx = n_ctx, .tail_begin = tail_begin};
   }
   // Of the device's memory, for steps by such a plan on a segment.
-  int64_t TakenForSteps(Sparsity mode, const DeviceLayers::Options& options) {
-    const Plan plan = PlanOf(mode);
-    ExchangeShape shape = {1,
+  int64_t TakenForSteps(const Plan& plan, const DeviceLayers::Options& options) {
+    ExchangeShape shape = {plan.n_ranks(),
                            1,
                            static_cast<int32_t>(config_.d_model),
                            static_cast<int32_t>(config_.n_layers),
@@ -51,6 +63,7 @@ class DeviceDecodeTest : public ::testing::Test {
       shape.tail = {static_cast<int32_t>(options.tail_begin), static_cast<int32_t>(config_.n_heads),
                     static_cast<int32_t>(config_.n_kv_heads), static_cast<int32_t>(config_.d_head)};
     }
+    shape.n_choices = static_cast<int32_t>(MaxChoices(plan));
     const auto segment = *Segment::Create(shape, /*epoch=*/7, /*spin_us=*/0);
     ShmExchange exchange(segment.get(), 0, 0);
     const auto device = OpenEmulatedDevice({});
@@ -88,12 +101,20 @@ TEST_F(DeviceDecodeTest, GraphsTakeNoMoreThanIsPlanned) {
   TraceRecorder trace(100);
   for (TraceRecorder* recorder : {static_cast<TraceRecorder*>(nullptr), &trace}) {
     for (const int64_t tail_begin : {int64_t{0}, int64_t{1}, kTile + 1}) {
-      for (const Sparsity mode : {Sparsity::kOff, Sparsity::kExact, Sparsity::kPredict}) {
+      for (const Plan& plan : {PlanOf(Sparsity::kOff), PlanOf(Sparsity::kExact),
+                               PlanOf(Sparsity::kPredict), DecidersPlan()}) {
         DeviceLayers::Options options = Options(4 * kTile, tail_begin);
         options.trace = recorder;
-        const int64_t taken = TakenForSteps(mode, options), planned = Planned(options);
-        EXPECT_LE(taken, planned + kOfControl) << SparsityName(mode) << ", " << tail_begin;
-        EXPECT_GT(taken, planned / 2) << SparsityName(mode) << ", " << tail_begin;
+        const int64_t taken = TakenForSteps(plan, options), planned = Planned(options);
+        const std::string what = fmt::format("{}, {} ranks, {}", SparsityName(plan.layers[0].mode),
+                                             plan.n_ranks(), tail_begin);
+        EXPECT_LE(taken, planned + kOfControl) << what;
+        if (tail_begin == 1) {  // one graph, and the larger one of a tail
+          DeviceLayers::Options without = Options(1);
+          without.trace = recorder;
+          EXPECT_LE(taken - TakenForSteps(plan, without), Planned(without)) << what;
+        }
+        EXPECT_GT(taken, planned / 2) << what;
       }
     }
   }
@@ -106,10 +127,11 @@ TEST_F(DeviceDecodeTest, ContextsTwiceAsLongNeedOneGraphMore) {
   EXPECT_EQ(Planned(Options(4 * kTile)), 3 * of_graph);
   EXPECT_EQ(Planned(Options(4 * kTile + 1)), 4 * of_graph);
   EXPECT_EQ(Planned(Options(4 * kTile, kTile)), 2 * of_graph);  // one for steps with a tail
-  const int64_t one = TakenForSteps(Sparsity::kOff, Options(kTile));
-  const int64_t two = TakenForSteps(Sparsity::kOff, Options(2 * kTile));
+  const Plan plan = PlanOf(Sparsity::kOff);
+  const int64_t one = TakenForSteps(plan, Options(kTile));
+  const int64_t two = TakenForSteps(plan, Options(2 * kTile));
   EXPECT_GT(two - one, of_graph / 2);
-  EXPECT_EQ(TakenForSteps(Sparsity::kOff, Options(4 * kTile)) - two, two - one);
+  EXPECT_EQ(TakenForSteps(plan, Options(4 * kTile)) - two, two - one);
 }
 
 // Of a budget that is just enough, and of one that is a byte too small.

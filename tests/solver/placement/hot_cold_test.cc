@@ -298,6 +298,30 @@ TEST(PlanHotCold, AGpuDecidesForCpusInModePredict) {
   EXPECT_EQ(cpus.Plan()->plan.layers[0].decider, -1);
 }
 
+TEST(PlanHotCold, OnlyWhoHasALayersAttentionDecidesAndOnlyForOthers) {
+  Case c = Make("70b", true, "gpu(10GiB,1000GB/s)+(64GiB,60GB/s)", "described", Sparsity::kPredict);
+  c.request.n_ctx = 8192;
+  c.request.n_session_ctx = 128;  // of many sessions: none has a tail
+  const absl::StatusOr<PlannedFleet> some = c.Plan();
+  ASSERT_TRUE(some.ok()) << some.status();
+  ExpectGood(c, *some);
+  c.hardware = *ParseHardware("gpu(80GiB,1000GB/s)+(64GiB,60GB/s)");
+  const absl::StatusOr<PlannedFleet> all = c.Plan();
+  ASSERT_TRUE(all.ok()) << all.status();
+  ExpectGood(c, *all);
+  for (const absl::StatusOr<PlannedFleet>& fleet : {some, all}) {
+    int64_t n_decided = 0;
+    for (size_t l = 0; l < fleet->plan.layers.size(); ++l) {
+      const LayerPlan& layer = fleet->plan.layers[l];
+      n_decided += layer.decider == 0;
+      EXPECT_EQ(layer.decider == 0, layer.kv_heads[0].size() > 0 && NeuronsOf(*fleet, l, 1) > 0)
+          << l;
+    }
+    EXPECT_GT(n_decided, 0);
+    EXPECT_LT(n_decided, std::ssize(fleet->plan.layers));
+  }
+}
+
 TEST(PlanHotCold, HotExpertsGetTheFastRank) {
   Case c = Make("mixtral-8x7b", true, "gpu(12GiB,936GB/s)+(64GiB,60GB/s)");
   // A profile in which expert 3 is used four times as often as the others.
