@@ -1,7 +1,7 @@
 // The operations a GPU worker computes with, as one table of function pointers for each device:
 // CUDA and the emulated one (kernels/simt) have the same sources. Every call puts work at the end
-// of a stream and returns; pointers are of device memory unless they say otherwise. No allocation,
-// no synchronization, and nothing of CUDA in this header.
+// of a stream (DeviceStream) and returns; pointers are of device memory unless they say otherwise.
+// No allocation, no synchronization, and nothing of CUDA in this header.
 //
 // Numbers: the same inputs, shapes and plan give the same bits on one device: every sum has a fixed
 // order, and no float is added to memory atomically. They are not the bits of the CPU's ops, whose
@@ -17,11 +17,62 @@
 
 namespace thermocline::kernels {
 
-struct DeviceStream;  // a cudaStream_t, or a simt::Stream
-
 // 0, or the error's number in its device's terms: what launches return. Later errors show when the
 // stream is synchronized.
 using LaunchError = int;
+
+// What a step of a program waits for.
+enum class StepOrder : int32_t {
+  kInGrid,   // all that came before
+  kInBlock,  // the same, and all of it since the last kInGrid was done by this step's one block
+  kBeside,   // what the step before it waits for
+};
+
+// An operation with its arguments, as the kernel that goes through a program reads it.
+struct alignas(16) ProgramStep {
+  int32_t op = 0;  // kernels/cuda/op.cuh numbers them
+  StepOrder order = StepOrder::kInGrid;
+  int32_t n_units = 0;   // of its work
+  int32_t skew = 0;      // where the first unit goes: behind those that it is beside of
+  int32_t is_small = 0;  // one block does all of it
+  alignas(16) uint8_t call[224] = {};
+};
+static_assert(sizeof(ProgramStep) == 256);
+
+// Operations that one kernel does, in their order, with barriers over its grid between them: so
+// nothing is launched between one operation and the next. Filled by calls with a stream that has
+// it; only those that a step of one token has can be in it.
+struct DeviceProgram {
+  ProgramStep* steps = nullptr;  // [max_steps], where the calls write
+  int64_t max_steps = 0;
+  int64_t n_steps = 0;
+  int64_t first_beside = -1;  // steps from this one on do not depend on each other; -1: all do
+  bool is_in_block = true;    // one block does all since the last barrier over the grid
+  int64_t shared_bytes = 0;   // of a block, at most
+};
+
+// Where calls put their work: at the end of a stream, or of the program that it has.
+struct DeviceStream {
+  void* native = nullptr;            // a cudaStream_t, or a simt::Stream*
+  DeviceProgram* program = nullptr;  // null: none
+};
+
+// As long as it lives, no operation that is called reads or writes what another of them writes: in
+// a program they are done side by side.
+class BesideEachOther {
+ public:
+  explicit BesideEachOther(DeviceStream* stream) : program_(stream->program) {
+    if (program_ != nullptr) program_->first_beside = program_->n_steps;
+  }
+  ~BesideEachOther() {
+    if (program_ != nullptr) program_->first_beside = -1;
+  }
+  BesideEachOther(const BesideEachOther&) = delete;
+  BesideEachOther& operator=(const BesideEachOther&) = delete;
+
+ private:
+  DeviceProgram* const program_;
+};
 
 // int8 activations as ops.h has them: per 32 values scale = amax / 127, q rounded half to even.
 struct DeviceRows {
@@ -97,8 +148,8 @@ struct DeviceOps {
 
   // out = x * (1 / sqrt(mean(x^2) + eps)) * weight, n values a token (a multiple of 32), all
   // 16-byte aligned; in f32 [n_tokens, n] (out null: not wanted), and in int8 (quantized.q null:
-  // not wanted). Within 2 * ceil(n / 4096) + 10 roundings of the true value before quantization:
-  // sums of squares have 4 * ceil(n / 4096) + 10 of them on their way, which the root halves.
+  // not wanted). Within 2 * ceil(n / 1024) + 10 roundings of the true value before quantization:
+  // sums of squares have 4 * ceil(n / 1024) + 8 of them on their way, which the root halves.
   LaunchError (*rms_norm)(DeviceStream* stream, const float* x, const float* weight,
                           int64_t n_tokens, int64_t n, float eps, float* out,
                           const DeviceRows& quantized);
@@ -226,6 +277,12 @@ struct DeviceOps {
   // cards count in steps of up to a microsecond.
   LaunchError (*stamp)(DeviceStream* stream, int64_t* ns);
 
+  // All of a program, by one kernel: steps [n_steps] are what its calls wrote, in device memory;
+  // barrier is 0. Its blocks wait for each other, so all of them are there at once. The same bits
+  // as of the calls one by one.
+  LaunchError (*run_program)(DeviceStream* stream, const DeviceProgram& program,
+                             const ProgramStep* steps, uint32_t* barrier);
+
   // The k (at most 64, and n) largest of logits [n], n > 0: largest first, ties by lower index, NaN
   // and infinity below all, as samplers have them; values and indices [k], the latter counted from
   // `first`. And log_sum = log(sum(exp(logits))), within (n / 16384 +
@@ -235,7 +292,8 @@ struct DeviceOps {
                        void* workspace);
 };
 
-inline constexpr int64_t kAttendTile = 256;             // positions
+inline constexpr char kExchangeKernel[] = "exchange", kResidentKernel[] = "resident";  // names
+inline constexpr int64_t kAttendTile = 256;                                            // positions
 inline constexpr int64_t kMaxAttendPartials = 1 << 15;  // (max, sum, o), of a step of many tokens
 inline constexpr int64_t kNeuronChunk = 64;             // active neurons
 inline constexpr int64_t kMaxTopK = 64;

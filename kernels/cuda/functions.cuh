@@ -1,7 +1,7 @@
 // The operations by name, for the table (table.cu); device_ops.h says what each does.
 #pragma once
 
-#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/op.cuh"
 
 namespace thermocline::kernels::SIMT_DEVICE {
 
@@ -50,6 +50,8 @@ LaunchError merge_tail(DeviceStream* stream, const float* state, const float* ta
 LaunchError copy(DeviceStream* stream, const float* x, int64_t x_stride, int64_t n_tokens,
                  int64_t n, float* out, int64_t out_stride);
 LaunchError stamp(DeviceStream* stream, int64_t* ns);
+LaunchError run_program(DeviceStream* stream, const DeviceProgram& program,
+                        const ProgramStep* steps, uint32_t* barrier);
 LaunchError top_k(DeviceStream* stream, const float* logits, int64_t n, int32_t k, int32_t first,
                   float* values, int32_t* indices, float* log_sum, void* workspace);
 

@@ -15,24 +15,31 @@ constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
 #ifdef __CUDACC__
+inline constexpr LaunchError kNotInPrograms = cudaErrorNotSupported;
+
 template <typename... Parameters, typename... Arguments>
 LaunchError launch(DeviceStream* stream, const char*, dim3 grid, dim3 block, size_t shared_bytes,
                    void (*kernel)(Parameters...), const Arguments&... arguments) {
-  kernel<<<grid, block, shared_bytes, reinterpret_cast<cudaStream_t>(stream)>>>(
+  if (stream->program != nullptr) return kNotInPrograms;
+  kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream->native)>>>(
       static_cast<Parameters>(arguments)...);
   return static_cast<LaunchError>(cudaPeekAtLastError());
 }
 #else
+inline constexpr LaunchError kNotInPrograms = static_cast<LaunchError>(simt::ErrorCode::kBadLaunch);
+
 template <typename... Parameters, typename... Arguments>
 LaunchError launch(DeviceStream* stream, const char* name, dim3 grid, dim3 block,
                    size_t shared_bytes, void (*kernel)(Parameters...),
                    const Arguments&... arguments) {
-  return static_cast<LaunchError>(simt::launch(reinterpret_cast<simt::Stream*>(stream),
+  if (stream->program != nullptr) return kNotInPrograms;
+  return static_cast<LaunchError>(simt::launch(static_cast<simt::Stream*>(stream->native),
                                                {name, grid, block, shared_bytes}, kernel,
                                                arguments...));
 }
 #endif
-// kernel: a function, in parentheses where it is a template with commas.
+// kernel: a function, in parentheses where it is a template with commas. Not for programs: those
+// take ops (op.cuh).
 #define LAUNCH(stream, grid, block, shared_bytes, kernel, ...) \
   launch(stream, #kernel, grid, block, shared_bytes, kernel, __VA_ARGS__)
 

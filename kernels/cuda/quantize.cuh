@@ -1,12 +1,14 @@
-// Activations to int8 while a warp holds them: what each op that makes activations ends with. The
-// CPU's bits (kernels/reference/quantize.cc).
+// Activations to int8 while a warp holds them: what each op that makes activations ends with; and
+// as an op of its own, where none has done it. The CPU's bits (kernels/reference/quantize.cc).
 #pragma once
 
-#include "kernels/cuda/functions.cuh"
+#include "kernels/cuda/op.cuh"
 
 namespace thermocline::kernels::SIMT_DEVICE {
 
 constexpr int kQuad = 4;  // values of a lane: 8 lanes hold a block of 32
+
+constexpr int kWarpQuads = kWarp * kQuad;  // values of a warp
 
 // Where the calling lane's quad of a row begins, and whether there is one. A warp's lanes hold
 // neighbouring quads, lane 0 the first of a block.
@@ -54,5 +56,30 @@ __device__ __forceinline__ void store_quantized(const float4& x, const QuadPlace
     out.sum[index / 32] = sum;
   }
 }
+
+struct Quantize {
+  struct Call {
+    const float* x;  // [n_tokens, stride]
+    int64_t stride, n;
+    DeviceRows out;
+  };
+  using Shared = Nothing;
+  static constexpr bool kOfWarp = true;
+  static constexpr int kThreads = 128, kMinBlocks = 1;
+  static constexpr int kNumber = op_number(OpFamily::kQuantize);
+  static constexpr const char* kName = "quantize";
+
+  // unit: a part of a token's row.
+  static __device__ __forceinline__ void run(const Call& call, int unit, Shared*) {
+    const int n_parts = static_cast<int>(div_up(call.n, kWarpQuads)), token = unit / n_parts;
+    const int64_t first = unit % n_parts * kWarpQuads + threadIdx.x % kWarp * kQuad;
+    const QuadPlace at = {token, first, first < call.n};
+    float4 values = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    if (at.inside) {
+      values = *reinterpret_cast<const float4*>(call.x + token * call.stride + first);
+    }
+    store_quantized(values, at, call.out);
+  }
+};
 
 }  // namespace thermocline::kernels::SIMT_DEVICE

@@ -34,6 +34,7 @@ const DeviceOps& emulated_ops() {
       .merge_tail = merge_tail,
       .copy = copy,
       .stamp = stamp,
+      .run_program = run_program,
       .top_k = top_k,
   };
   return kOps;

@@ -261,6 +261,14 @@ void AddVectorOps(const DeviceInputs& in, std::vector<DeviceCase>* cases) {
                       return in.ops->select_bits(in.stream, selection,
                                                  reinterpret_cast<uint32_t*>(rows), n_rows);
                     }});
+  cases->push_back({"run_program", fmt::format("{} sums of {}", kProgramSteps, n), "f32", 1,
+                    kProgramSteps * kFloatBytes * n * 3, 0, 0, [=, &in](const uint8_t*) {
+                      const LaunchError error =
+                          in.ops->copy(in.stream, in.barrier + 4, 4, 1, 4, in.barrier, 4);
+                      if (error != 0) return error;
+                      return in.ops->run_program(in.stream, in.program, in.steps,
+                                                 reinterpret_cast<uint32_t*>(in.barrier));
+                    }});
   cases->push_back({"stamp", "the time", "i64", 1, 8, 0, 0, [=, &in](const uint8_t*) {
                       return in.ops->stamp(in.stream, reinterpret_cast<int64_t*>(in.out));
                     }});

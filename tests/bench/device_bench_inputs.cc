@@ -85,6 +85,22 @@ absl::Status MakeTokens(Device* device, DeviceInputs* in) {
   return absl::OkStatus();
 }
 
+absl::Status MakeProgram(Device* device, DeviceInputs* in) {
+  std::vector<ProgramStep> steps(kProgramSteps);
+  in->program = {.steps = steps.data(), .max_steps = kProgramSteps};
+  in->stream->program = &in->program;
+  LaunchError error = 0;
+  for (int64_t i = 0; i < kProgramSteps && error == 0; ++i) {
+    error = in->ops->add(in->stream, in->x, in->x, in->sizes.d_model, in->out);
+  }
+  in->stream->program = nullptr;
+  RETURN_IF_ERROR(device->Check(error, "add"));
+  RETURN_IF_ERROR(Upload(device, std::vector<float>(8, 0.0f), &in->barrier));
+  RETURN_IF_ERROR(Upload(device, steps, &in->steps));
+  in->program.steps = nullptr;
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 DeviceSizes SizesOf7b() {
@@ -120,6 +136,7 @@ absl::StatusOr<std::unique_ptr<DeviceInputs>> MakeDeviceInputs(Device* device,
   RETURN_IF_ERROR(MakeActivations(device, inputs.get()));
   RETURN_IF_ERROR(MakeLists(device, inputs.get()));
   RETURN_IF_ERROR(MakeTokens(device, inputs.get()));
+  RETURN_IF_ERROR(MakeProgram(device, inputs.get()));
   return inputs;
 }
 

@@ -23,6 +23,8 @@ DeviceSizes SizesOf7b();
 DeviceSizes SmallSizes();  // for the emulated device
 
 // Values do not matter to the time, except that a factor of 0 would be skipped.
+inline constexpr int64_t kProgramSteps = 64;
+
 struct DeviceInputs {
   DeviceSizes sizes;
   const DeviceOps* ops = nullptr;
@@ -38,6 +40,9 @@ struct DeviceInputs {
   DeviceToken* tokens = nullptr;       // [n_prompt], position i of slot 0
   DeviceToken* last_tokens = nullptr;  // [contexts], each the last of its context
   DeviceKv prompt_kv;                  // n_ctx n_prompt, room for kF16
+  DeviceProgram program;               // kProgramSteps sums of d_model values
+  ProgramStep* steps = nullptr;        // its, on the device
+  float* barrier = nullptr;            // [8]: 16 bytes for its barrier, then zeros
 };
 
 // Memory is the device's, which has to outlive the inputs.

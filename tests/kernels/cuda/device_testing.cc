@@ -16,7 +16,7 @@ class EmulatedDevice : public TestDevice {
     for (void* block : blocks_) ::operator delete(block, std::align_val_t(256));
   }
   const DeviceOps& ops() const override { return emulated_ops(); }
-  DeviceStream* stream() override { return reinterpret_cast<DeviceStream*>(&stream_); }
+  DeviceStream* stream() override { return &calls_; }
   std::string Synchronize() override { return stream_.synchronize().text; }
 
  private:
@@ -31,6 +31,7 @@ class EmulatedDevice : public TestDevice {
 
   simt::Device device_;
   simt::Stream stream_{&device_};
+  DeviceStream calls_ = {&stream_};
   std::vector<void*> blocks_;
 };
 

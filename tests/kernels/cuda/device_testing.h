@@ -25,6 +25,10 @@ class TestDevice {
     CopyIn(memory, values.data(), static_cast<int64_t>(values.size() * sizeof(T)));
     return memory;
   }
+  template <typename T>
+  void Overwrite(T* memory, const std::vector<T>& values) {
+    CopyIn(memory, values.data(), static_cast<int64_t>(values.size() * sizeof(T)));
+  }
   // Full of 0xff: NaNs, so that what is not written is seen.
   template <typename T>
   T* Allocate(int64_t n) {

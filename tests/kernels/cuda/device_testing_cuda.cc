@@ -15,13 +15,16 @@ void Expect(cudaError_t error) { EXPECT_EQ(error, cudaSuccess) << cudaGetErrorSt
 
 class CudaDevice : public TestDevice {
  public:
-  CudaDevice() { Expect(cudaStreamCreate(&stream_)); }
+  CudaDevice() {
+    Expect(cudaStreamCreate(&stream_));
+    calls_.native = stream_;
+  }
   ~CudaDevice() override {
     for (void* block : blocks_) Expect(cudaFree(block));
     Expect(cudaStreamDestroy(stream_));
   }
   const DeviceOps& ops() const override { return cuda_ops(); }
-  DeviceStream* stream() override { return reinterpret_cast<DeviceStream*>(stream_); }
+  DeviceStream* stream() override { return &calls_; }
   std::string Synchronize() override {
     const cudaError_t error = cudaStreamSynchronize(stream_);
     return error == cudaSuccess ? "" : cudaGetErrorString(error);
@@ -43,6 +46,7 @@ class CudaDevice : public TestDevice {
   }
 
   cudaStream_t stream_ = nullptr;
+  DeviceStream calls_;
   std::vector<void*> blocks_;
 };
 

@@ -27,7 +27,7 @@ TEST_P(DeviceNorm, IsWithinItsBoundOfF64) {
     for (const float value : x) sum += double{value} * value;
     const double scale = 1 / std::sqrt(sum / static_cast<double>(n) + double{kEps});
     std::vector<double> expected(n), tolerance(n);
-    const double roundings = 2 * std::ceil(static_cast<double>(n) / 4096) + 10;
+    const double roundings = 2 * std::ceil(static_cast<double>(n) / 1024) + 10;
     for (int64_t i = 0; i < n; ++i) {
       expected[i] = x[i] * scale * weight[i];
       tolerance[i] = 1.01 * roundings * kRounding * std::abs(expected[i]);
