@@ -2,9 +2,9 @@
 #include "gpu_worker/device.h"
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <cstring>
+#include <functional>
 #include <new>
 #include <utility>
 #include <vector>
@@ -38,7 +38,7 @@ kernels::simt::Error ErrorOf(Fault fault) {
 kernels::simt::DeviceOptions SimtOptions(const EmulatedOptions& options) {
   kernels::simt::DeviceOptions simt;
   simt.sleep_per_kernel_us = options.sleep_us;
-  simt.never_skipped = "exchange_kernel";
+  simt.never_skipped = kernels::kExchangeKernel;
   const bool fails = options.fault == Fault::kLaunch || options.fault == Fault::kMemory ||
                      options.fault == Fault::kLost;
   if (!fails) return simt;
@@ -62,9 +62,7 @@ class EmulatedDevice : public Device {
                        options_.sleep_us);
   }
   const kernels::DeviceOps& ops() const override { return kernels::emulated_ops(); }
-  kernels::DeviceStream* stream() override {
-    return reinterpret_cast<kernels::DeviceStream*>(&stream_);
-  }
+  kernels::DeviceStream* stream() override { return &calls_; }
   // A card of as much memory as the machine had to give.
   absl::StatusOr<DeviceMemory> Memory() const override {
     return DeviceMemory{memory_bytes_ - taken_bytes_, memory_bytes_};
@@ -72,6 +70,7 @@ class EmulatedDevice : public Device {
   // What a card of today has, so that plans for it look like a card's.
   double gbps() const override { return 1000; }
   int64_t graph_node_bytes() const override { return kGraphNodeBytes; }
+  StepForm step_form() const override { return options_.step_form; }
 
   absl::StatusOr<uint8_t*> Allocate(int64_t n_bytes) override {
     ASSIGN_OR_RETURN(uint8_t * block, AllocateHost(n_bytes));
@@ -170,6 +169,7 @@ class EmulatedDevice : public Device {
   int64_t n_calls_ = 0;  // of FailsAt
   kernels::simt::Device device_;
   kernels::simt::Stream stream_{&device_};
+  kernels::DeviceStream calls_ = {&stream_};
   const int64_t memory_bytes_ = AvailableMemoryBytes();
   int64_t taken_bytes_ = 0;  // of the device's memory; graphs count themselves
   std::vector<uint8_t*> blocks_;
@@ -183,40 +183,62 @@ bool ReadNumber(const std::string& text, int64_t* number) {
   return error == std::errc() && at == end && *number >= 0;
 }
 
-// One KEY=VALUE of a name.
-bool ReadOption(const std::string& text, EmulatedOptions* options) {
-  constexpr std::array<std::pair<const char*, Fault>, 5> kFaults = {
-      {{"launch", Fault::kLaunch},
-       {"memory", Fault::kMemory},
-       {"lost", Fault::kLost},
-       {"allocate", Fault::kAllocate},
-       {"register", Fault::kRegister}}};
-  const size_t equals = text.find('=');
-  if (equals == std::string::npos) return false;
-  const std::string key = text.substr(0, equals), value = text.substr(equals + 1);
+template <typename T, size_t kN>
+bool ReadWord(const std::string& text, const std::pair<const char*, T> (&words)[kN], T* value) {
+  for (const auto& [word, meaning] : words) {
+    if (text != word) continue;
+    *value = meaning;
+    return true;
+  }
+  return false;
+}
+
+constexpr std::pair<const char*, Fault> kFaults[] = {{"launch", Fault::kLaunch},
+                                                     {"memory", Fault::kMemory},
+                                                     {"lost", Fault::kLost},
+                                                     {"allocate", Fault::kAllocate},
+                                                     {"register", Fault::kRegister}};
+constexpr std::pair<const char*, StepForm> kStepForms[] = {
+    {"graph", StepForm::kGraph}, {"resident", StepForm::kResident}, {"faster", StepForm::kFaster}};
+
+// One KEY=VALUE of an emulated device's name.
+bool ReadOption(const std::string& key, const std::string& value, EmulatedOptions* options) {
   if (key == "sleep") return ReadNumber(value, &options->sleep_us);
   if (key == "after") return ReadNumber(value, &options->after);
   if (key == "graph") return ReadNumber(value, &options->graph_node_bytes);
-  if (key != "fail") return false;
-  for (const auto& [name, fault] : kFaults) {
-    if (value == name) options->fault = fault;
-  }
-  return options->fault != Fault::kNone;
+  if (key == "step") return ReadWord(value, kStepForms, &options->step_form);
+  return key == "fail" && ReadWord(value, kFaults, &options->fault);
 }
 
-absl::StatusOr<EmulatedOptions> ReadEmulatedOptions(const std::string& name) {
-  EmulatedOptions options;
-  for (size_t begin = sizeof(kEmulated); begin <= name.size();) {
+// Calls `read` with key and value of each option that follows the name's own part.
+absl::Status ReadOptions(const std::string& name, size_t own, const char* known,
+                         const std::function<bool(const std::string&, const std::string&)>& read) {
+  for (size_t begin = own + 1; begin <= name.size();) {
     const size_t end = std::min(name.find(':', begin), name.size());
-    if (!ReadOption(name.substr(begin, end - begin), &options)) {
+    const std::string text = name.substr(begin, end - begin);
+    const size_t equals = text.find('=');
+    if (equals == std::string::npos || !read(text.substr(0, equals), text.substr(equals + 1))) {
       return absl::InvalidArgumentError(
-          fmt::format("device \"{}\": \"{}\" is none of sleep=MICROSECONDS, "
-                      "fail=launch|memory|lost|allocate|register, after=N, graph=BYTES",
-                      name, name.substr(begin, end - begin)));
+          fmt::format("device \"{}\": \"{}\" is none of {}", name, text, known));
     }
     begin = end + 1;
   }
-  return options;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Device>> OpenEmulated(const std::string& name) {
+  EmulatedOptions options;
+  RETURN_IF_ERROR(ReadOptions(name, std::strlen(kEmulated),
+                              "step=graph|resident|faster, sleep=MICROSECONDS, "
+                              "fail=launch|memory|lost|allocate|register, after=N, graph=BYTES",
+                              [&](const std::string& key, const std::string& value) {
+                                return ReadOption(key, value, &options);
+                              }));
+  if (options.sleep_us >= 0 && options.step_form != StepForm::kGraph) {
+    return absl::InvalidArgumentError(
+        fmt::format("device \"{}\": kernels that sleep need step=graph", name));
+  }
+  return std::make_unique<EmulatedDevice>(name, options);
 }
 
 }  // namespace
@@ -226,23 +248,20 @@ std::unique_ptr<Device> OpenEmulatedDevice(const EmulatedOptions& options) {
 }
 
 absl::StatusOr<std::unique_ptr<Device>> OpenDevice(const std::string& name) {
-  if (name == kEmulated) return OpenEmulatedDevice({});
-  if (name.rfind(std::string(kEmulated) + ":", 0) == 0) {
-    ASSIGN_OR_RETURN(const EmulatedOptions options, ReadEmulatedOptions(name));
-    return std::make_unique<EmulatedDevice>(name, options);
+  const size_t end = name.rfind("cuda:", 0) == 0 ? name.find(':', 5) : name.find(':');
+  const std::string own = name.substr(0, end);
+  if (own == kEmulated) return OpenEmulated(name);
+  int64_t number = 0;
+  if (own.rfind("cuda:", 0) != 0 || !ReadNumber(own.substr(5), &number) || number > 1 << 20) {
+    return absl::InvalidArgumentError(
+        fmt::format("device \"{}\" is neither emulated nor cuda:N", name));
   }
-  constexpr char kPrefix[] = "cuda:";
-  constexpr size_t kPrefixSize = sizeof(kPrefix) - 1;
-  if (name.compare(0, kPrefixSize, kPrefix) == 0) {
-    int32_t number = 0;
-    const char* begin = name.data() + kPrefixSize;
-    const auto [end, error] = std::from_chars(begin, name.data() + name.size(), number);
-    if (error == std::errc() && end == name.data() + name.size() && number >= 0) {
-      return OpenCudaDevice(number);
-    }
-  }
-  return absl::InvalidArgumentError(
-      fmt::format("device \"{}\" is neither emulated nor cuda:N", name));
+  StepForm step_form = StepForm::kFaster;
+  RETURN_IF_ERROR(ReadOptions(name, own.size(), "step=graph|resident|faster",
+                              [&](const std::string& key, const std::string& value) {
+                                return key == "step" && ReadWord(value, kStepForms, &step_form);
+                              }));
+  return OpenCudaDevice(static_cast<int32_t>(number), step_form);
 }
 
 }  // namespace thermocline

@@ -18,6 +18,11 @@ struct DeviceMemory {
   int64_t total_bytes = 0;
 };
 
+// How the steps of a decode reach the device: a graph with a kernel for each operation, or with one
+// that stays for all of them (kernels::DeviceProgram). kFaster: whichever is, measured at the
+// start.
+enum class StepForm { kGraph, kResident, kFaster };
+
 // Work that was captured from a stream, and the device memory that it takes. Its device must
 // outlive it.
 class DeviceGraph {
@@ -42,6 +47,7 @@ class Device {
   virtual double gbps() const = 0;  // of reading its memory, as its data sheet has it
   // Of its memory, what each operation of a graph takes, at most.
   virtual int64_t graph_node_bytes() const = 0;
+  virtual StepForm step_form() const = 0;
 
   // 256-byte aligned, freed with the device. ResourceExhausted with the numbers.
   virtual absl::StatusOr<uint8_t*> Allocate(int64_t n_bytes) = 0;
@@ -81,6 +87,7 @@ struct EmulatedOptions {
   int64_t sleep_us = -1;
   // That each operation of a graph takes, whatever graph_node_bytes() says.
   int64_t graph_node_bytes = kGraphNodeBytes;
+  StepForm step_form = StepForm::kGraph;
   enum class Fault {
     kNone,
     kLaunch,    // of a kernel
@@ -94,13 +101,15 @@ struct EmulatedOptions {
 };
 std::unique_ptr<Device> OpenEmulatedDevice(const EmulatedOptions& options);
 
-// "cuda:N", or "emulated" with options as KEY=VALUE after colons: sleep=MICROSECONDS,
-// fail=launch|memory|lost|allocate|register, after=N, graph=BYTES. "emulated:sleep=1000" sleeps a
-// millisecond a kernel, "emulated:fail=lost:after=40" is lost in its 41st. InvalidArgument for
-// another name; Unavailable where there is no such card, with what the driver says.
+// "cuda:N", or "emulated", with options as KEY=VALUE after colons. Of both:
+// step=graph|resident|faster (a card's default is the last, the emulated device's the first). Of
+// the latter: sleep=MICROSECONDS, fail=launch|memory|lost|allocate|register, after=N, graph=BYTES.
+// "emulated:sleep=1000" sleeps a millisecond a kernel, "emulated:fail=lost:after=40" is lost in its
+// 41st. InvalidArgument for another name; Unavailable where there is no such card, with what the
+// driver says.
 absl::StatusOr<std::unique_ptr<Device>> OpenDevice(const std::string& name);
 
 // In device_cuda.cc; Unimplemented in builds without CUDA.
-absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int32_t number);
+absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int32_t number, StepForm step_form);
 
 }  // namespace thermocline

@@ -25,7 +25,7 @@ struct CudaGraph : DeviceGraph {
 
 class CudaDevice : public Device {
  public:
-  static absl::StatusOr<std::unique_ptr<Device>> Open(int32_t number) {
+  static absl::StatusOr<std::unique_ptr<Device>> Open(int32_t number, StepForm step_form) {
     int n_cards = 0;
     if (const cudaError_t error = cudaGetDeviceCount(&n_cards); error != cudaSuccess) {
       return absl::UnavailableError(
@@ -37,7 +37,7 @@ class CudaDevice : public Device {
       return absl::UnavailableError(
           fmt::format("cuda:{}: there are {} cards, numbered from 0", number, n_cards));
     }
-    std::unique_ptr<CudaDevice> device(new CudaDevice(number));
+    std::unique_ptr<CudaDevice> device(new CudaDevice(number, step_form));
     RETURN_IF_ERROR(device->Status(cudaSetDevice(number), "cudaSetDevice"));
     cudaDeviceProp properties;
     RETURN_IF_ERROR(
@@ -55,6 +55,7 @@ class CudaDevice : public Device {
     device->gbps_ = 2.0 * clock_khz * 1e3 * bus_bits / 8 / 1e9;  // two transfers a clock
     RETURN_IF_ERROR(device->Status(
         cudaStreamCreateWithFlags(&device->stream_, cudaStreamNonBlocking), "cudaStreamCreate"));
+    device->calls_.native = device->stream_;
     // Here, so that what it takes of the card's memory is not free when the shard is laid out.
     RETURN_IF_ERROR(device->Status(cublasCreate(&device->cublas_), "cublasCreate"));
     RETURN_IF_ERROR(
@@ -74,12 +75,13 @@ class CudaDevice : public Device {
   const kernels::DeviceOps& ops() const override { return kernels::cuda_ops(); }
   kernels::DeviceStream* stream() override {
     BeCurrent();
-    return reinterpret_cast<kernels::DeviceStream*>(stream_);
+    return &calls_;
   }
   double gbps() const override { return gbps_; }
   int64_t graph_node_bytes() const override {
     return driver_version_ >= 12040 ? kGraphNodeBytes : kOldGraphNodeBytes;
   }
+  StepForm step_form() const override { return step_form_; }
   absl::StatusOr<DeviceMemory> Memory() const override {
     BeCurrent();
     size_t free = 0, total = 0;
@@ -205,7 +207,8 @@ class CudaDevice : public Device {
   }
 
  private:
-  explicit CudaDevice(int32_t number) : number_(number), name_(fmt::format("cuda:{}", number)) {}
+  CudaDevice(int32_t number, StepForm step_form)
+      : number_(number), name_(fmt::format("cuda:{}", number)), step_form_(step_form) {}
 
   // Each thread has a current card, at first cuda:0; launches and allocations are that one's. Where
   // this fails, so does the call that follows.
@@ -241,10 +244,12 @@ class CudaDevice : public Device {
 
   const int32_t number_;
   const std::string name_;
+  const StepForm step_form_;
   std::string card_;
   double gbps_ = 0;
   int driver_version_ = 0;  // 1000 * major + 10 * minor, of CUDA
   cudaStream_t stream_ = nullptr;
+  kernels::DeviceStream calls_;
   cublasHandle_t cublas_ = nullptr;
   std::vector<uint8_t*> blocks_, host_blocks_;
   std::vector<void*> registered_;
@@ -252,13 +257,13 @@ class CudaDevice : public Device {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int32_t number) {
-  return CudaDevice::Open(number);
+absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int32_t number, StepForm step_form) {
+  return CudaDevice::Open(number, step_form);
 }
 
 #else
 
-absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int32_t number) {
+absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int32_t number, StepForm) {
   return absl::UnimplementedError(fmt::format(
       "cuda:{}: this program was built without CUDA; install the toolkit and build again "
       "with -DLLAMA_CUBLAS=ON",

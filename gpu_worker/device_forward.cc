@@ -35,6 +35,8 @@ absl::StatusOr<std::unique_ptr<DeviceForward>> DeviceForward::Create(const Devic
 absl::Status DeviceForward::Prepare(Exchange& exchange) {
   if (exchange.device_access() == nullptr) return absl::OkStatus();
   ASSIGN_OR_RETURN(decode_, DeviceDecode::Create(layers_.get(), device_, &exchange));
+  std::lock_guard<std::mutex> lock(totals_mutex_);
+  totals_.step_form = decode_->form_text();
   return absl::OkStatus();
 }
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -37,6 +38,7 @@ class DeviceForward {
     uint64_t steps = 0;
     int64_t step_ns = 0;  // from a step's arrival to its end, waiting for other ranks included
     std::vector<FfnCounts> ffn;  // [n_layers]; zeros in layers that leave nothing out
+    std::string step_form;       // DeviceDecode::form_text(); empty over a stream
   };
   Totals totals() const;
 

@@ -198,6 +198,7 @@ absl::Status DeviceLayers::Products(std::initializer_list<Rows> all, const float
                                     int64_t width) {
   const bool is_prompt = product_ != nullptr && n_tokens_ >= kGemmTokens;
   if (is_prompt) RETURN_IF_ERROR(product_->SetInput(x, width, width, n_tokens_));
+  const kernels::BesideEachOther beside(device_->stream());
   for (const auto& [weights, out] : all) {
     RETURN_IF_ERROR(is_prompt ? product_->Multiply(weights, out, weights.n_rows)
                               : Product(weights, x, width, n_tokens_, out, weights.n_rows));

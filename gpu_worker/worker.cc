@@ -105,6 +105,7 @@ void GpuWorker::FillStats(worker::v1::StatsResponse* response) const {
   const DeviceForward::Totals totals = forward_->totals();
   response->set_steps(totals.steps);
   response->mutable_times()->set_step_ns(totals.step_ns);
+  response->set_step_form(totals.step_form);
   AddFfnCounts(totals.ffn, response);
 }
 

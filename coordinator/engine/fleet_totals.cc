@@ -7,6 +7,19 @@
 #include "fmt/format.h"
 
 namespace thermocline {
+namespace {
+
+// What a rank computes with, for people.
+std::string WhatOf(const worker::v1::StatsResponse& rank) {
+  if (rank.device().empty()) {
+    return fmt::format("{} thread{}, {}", rank.n_threads(), rank.n_threads() == 1 ? "" : "s",
+                       rank.isa());
+  }
+  if (rank.step_form().empty()) return rank.device();
+  return fmt::format("{}; a step of one token is {}", rank.device(), rank.step_form());
+}
+
+}  // namespace
 
 double FleetTotals::TokenBytes() const {
   const double left_out =
@@ -108,9 +121,7 @@ v1::StatsResponse StatsForClients(const std::vector<worker::v1::StatsResponse>& 
     for (const worker::v1::FfnCounts& layer : rank.ffn()) fired += layer.fired();
     v1::RankStats* stats = response.add_ranks();
     stats->set_rank(rank.rank());
-    stats->set_what(is_gpu ? rank.device()
-                           : fmt::format("{} thread{}, {}", rank.n_threads(),
-                                         rank.n_threads() == 1 ? "" : "s", rank.isa()));
+    stats->set_what(WhatOf(rank));
     stats->set_is_gpu(is_gpu);
     stats->set_carrier(rank.carrier());
     stats->set_weight_bytes(rank.weight_bytes());

@@ -91,15 +91,22 @@ bool IsEmulated(const std::string& name) {
   return name == "emulated" || absl::StartsWith(name, "emulated:");
 }
 
-// "emulated" with its options, "cuda:0", and llama.cpp's "CUDA0"; "" for what is no name.
+// "emulated", "cuda:0", and llama.cpp's "CUDA0", with options; "" for what is no name.
 std::string DeviceName(const std::string& text) {
   const std::string name = absl::AsciiStrToLower(text);
   if (IsEmulated(name)) return name;
   if (!absl::StartsWith(name, "cuda")) return "";
-  const std::string number = name.substr(name.size() > 4 && name[4] == ':' ? 5 : 4);
+  const std::string rest = name.substr(name.size() > 4 && name[4] == ':' ? 5 : 4);
+  const std::string number = rest.substr(0, rest.find(':'));
   const bool is_number =
       !number.empty() && number.find_first_not_of("0123456789") == std::string::npos;
-  return is_number ? "cuda:" + number : "";
+  return is_number ? "cuda:" + rest : "";
+}
+
+// Without options, as devices are listed.
+std::string ListedName(const std::string& name) {
+  if (IsEmulated(name)) return "emulated";
+  return name.substr(0, name.find(':', std::strlen("cuda:")));
 }
 
 }  // namespace
@@ -146,7 +153,7 @@ absl::StatusOr<GpuDevices> ChooseGpuDevices(const std::string& choice,
   }
   RETURN_IF_ERROR(found.status());
   for (const std::string& name : names) {
-    const std::string listed = IsEmulated(name) ? "emulated" : name;  // its options are not
+    const std::string listed = ListedName(name);
     const auto device = std::find_if(found->devices.begin(), found->devices.end(),
                                      [&](const GpuDevice& d) { return d.name == listed; });
     if (device == found->devices.end()) {

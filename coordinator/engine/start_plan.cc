@@ -27,8 +27,9 @@ constexpr double kDownTokens = 16, kNeuronChunk = 64, kAttendTile = 256, kAttend
 // Of device_product.h and gemm.h: from so many tokens on, weights in f16 and cuBLAS's own.
 constexpr int64_t kGemmTokens = 48;
 constexpr double kTileBytes = 32.0 * 1024 * 1024, kGemmBytes = 32.0 * 1024 * 1024;
-// Of device_decode.cc: nodes of a graph.
+// Of device_decode.cc: nodes of a graph, and what each takes in a program.
 constexpr double kLayerNodes = 34, kLayerStamps = 17, kOtherNodes = 12;
+constexpr double kProgramStepBytes = 256, kBarrierBytes = 256;
 constexpr int64_t kMostStreamed = 1024 + 32;  // neurons of a chunk (neuron_streamer.h)
 
 // Buffers of a step, all ranks taken as the widest can be: values of d_ff and of d_model a token
@@ -71,7 +72,8 @@ double GraphBytes(const StartPlanOptions& options, const ModelConfig& config) {
     node_bytes = std::max(node_bytes, static_cast<double>(device.graph_node_bytes));
   }
   const double of_layer = kLayerNodes + (options.is_traced ? kLayerStamps : 0);
-  return n_graphs * (static_cast<double>(config.n_layers) * of_layer + kOtherNodes) * node_bytes;
+  const double n_operations = static_cast<double>(config.n_layers) * of_layer + kOtherNodes;
+  return n_graphs * (n_operations * (node_bytes + kProgramStepBytes) + kBarrierBytes);
 }
 
 // The emulated device streams nothing that it was not told to.

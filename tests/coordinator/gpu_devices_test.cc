@@ -49,6 +49,7 @@ TEST(GpuDevices, WrongNamesAndAnswersAreRefused) {
   EXPECT_THAT(ErrorOf("emulated,"), HasSubstr("'' is no device"));
   EXPECT_THAT(ErrorOf("auto,emulated"), HasSubstr("'auto' is no device"));
   EXPECT_THAT(ErrorOf("CUDA99"), HasSubstr("cuda:99"));
+  EXPECT_THAT(ErrorOf("cuda:99:step=graph"), HasSubstr("cuda:99:step=graph: "));
   EXPECT_THAT(ErrorOf("emulated", "/bin/false"), HasSubstr("/bin/false"));
   EXPECT_THAT(ErrorOf("emulated", "/bin/echo"), HasSubstr("no list of devices"));
 }

@@ -84,6 +84,8 @@ TEST_P(DeviceDecider, StepsOfAnySizeGiveTheSameBits) {
   const std::vector<float> whole = Logits(plan);
   EXPECT_EQ(Logits(plan, 1), whole);
   EXPECT_EQ(Logits(plan, 7), whole);
+  options_.device.step_form = StepForm::kResident;
+  EXPECT_EQ(Logits(plan, 1), whole);
 }
 
 TEST_P(DeviceDecider, LayersMayDiffer) {

@@ -14,6 +14,7 @@
 namespace thermocline::testing {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 constexpr int64_t kTile = kernels::kAttendTile;
@@ -52,7 +53,8 @@ class DeviceDecodeTest : public ::testing::Test {
     return {.n_ctx = n_ctx, .tail_begin = tail_begin};
   }
   // Of the device's memory, for steps by such a plan on a segment.
-  int64_t TakenForSteps(const Plan& plan, const DeviceLayers::Options& options) {
+  int64_t TakenForSteps(const Plan& plan, const DeviceLayers::Options& options,
+                        StepForm step_form = StepForm::kGraph) {
     ExchangeShape shape = {plan.n_ranks(),
                            1,
                            static_cast<int32_t>(config_.d_model),
@@ -66,7 +68,7 @@ class DeviceDecodeTest : public ::testing::Test {
     shape.n_choices = static_cast<int32_t>(MaxChoices(plan));
     const auto segment = *Segment::Create(shape, /*epoch=*/7, /*spin_us=*/0);
     ShmExchange exchange(segment.get(), 0, 0);
-    const auto device = OpenEmulatedDevice({});
+    const auto device = OpenEmulatedDevice({.step_form = step_form});
     const ShardSpec spec = SpecOfRank(plan, 0, nullptr);
     const auto shard =
         DeviceShard::Create(file_.get(), config_, spec,
@@ -115,6 +117,9 @@ TEST_F(DeviceDecodeTest, GraphsTakeNoMoreThanIsPlanned) {
           EXPECT_LE(taken - TakenForSteps(plan, without), Planned(without)) << what;
         }
         EXPECT_GT(taken, planned / 2) << what;
+        const int64_t of_resident = TakenForSteps(plan, options, StepForm::kResident);
+        EXPECT_LE(of_resident, planned + kOfControl) << what;
+        EXPECT_GT(of_resident, 0) << what;
       }
     }
   }
@@ -132,6 +137,20 @@ TEST_F(DeviceDecodeTest, ContextsTwiceAsLongNeedOneGraphMore) {
   const int64_t two = TakenForSteps(plan, Options(2 * kTile));
   EXPECT_GT(two - one, of_graph / 2);
   EXPECT_EQ(TakenForSteps(plan, Options(4 * kTile)) - two, two - one);
+}
+
+// Steps that tell which form is faster leave nothing behind.
+TEST_F(DeviceDecodeTest, TheFormThatIsMeasuredGivesTheSameBitsAndSaysWhatItTook) {
+  MiniFleetOptions options;
+  options.n_ctx = kTile;
+  options.batch_size = options.max_logit_rows = 2;
+  const auto graph = Start(options);
+  options.device.step_form = StepForm::kFaster;
+  const auto faster = Start(options);
+  EXPECT_EQ(faster->Run({70, 80, 90}, 0, 1).value(), graph->Run({70, 80, 90}, 0, 1).value());
+  EXPECT_EQ(graph->step_form(0), "a graph");
+  EXPECT_THAT(faster->step_form(0),
+              AllOf(HasSubstr("a graph"), HasSubstr("a resident kernel"), HasSubstr("us without")));
 }
 
 // Of a budget that is just enough, and of one that is a byte too small.
@@ -161,13 +180,18 @@ TEST_F(DeviceDecodeTest, EveryGraphGivesTheBitsOfLaunchesAndTakesNoMoreMemory) {
   options.n_ctx = 4 * kTile - 40;
   options.batch_size = options.max_logit_rows = 2;
   const auto one = Start(options), both = Start(options);
+  options.device.step_form = StepForm::kResident;
+  const auto resident = Start(options);
   int64_t free_bytes = -1;
   for (const int64_t position :
        {int64_t{0}, kTile - 1, kTile, 2 * kTile - 1, 2 * kTile, options.n_ctx - 2}) {
     const auto by_graph = one->Run({70, 80}, position, 1),
-               by_launches = both->Run({70, 80}, position, 2);
+               by_launches = both->Run({70, 80}, position, 2),
+               by_resident = resident->Run({70, 80}, position, 1);
     ASSERT_TRUE(by_graph.ok() && by_launches.ok()) << by_graph.status();
+    ASSERT_TRUE(by_resident.ok()) << by_resident.status();
     EXPECT_EQ(*by_graph, *by_launches) << position;
+    EXPECT_EQ(*by_resident, *by_launches) << position;
     const int64_t now = one->device(0).Memory()->free_bytes;
     EXPECT_EQ(now, free_bytes < 0 ? now : free_bytes) << position;
     free_bytes = now;

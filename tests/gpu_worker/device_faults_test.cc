@@ -82,6 +82,12 @@ TEST_F(DeviceFaults, OfAKernelEndTheStepAndNameTheRemedy) {
   }
 }
 
+// The step is one kernel then.
+TEST_F(DeviceFaults, OfAResidentKernelToo) {
+  ExpectError(EndOf({.step_form = StepForm::kResident, .fault = Fault::kLost, .after = 4}, 1),
+              absl::StatusCode::kInternal, "the device is lost", "--gpu-device none");
+}
+
 TEST_F(DeviceFaults, AnyAllocationMayFail) {
   int64_t n_failed = 0;
   absl::Status end;

@@ -178,6 +178,10 @@ TEST_P(PredictingRank, ATokensBitsDoNotDependOnTheOthersOfItsStep) {
   EXPECT_EQ(counts_.computed, counts.computed);
   EXPECT_EQ(counts_.fired, counts.fired);
   EXPECT_EQ(Logits("gc", Sparsity::kPredict, 4), whole);
+  options_.device.step_form = StepForm::kResident;
+  EXPECT_EQ(Logits("gc", Sparsity::kPredict, 1), whole);
+  EXPECT_EQ(counts_.computed, counts.computed);
+  EXPECT_EQ(counts_.fired, counts.fired);
 }
 
 TEST_P(PredictingRank, TokensOfAnyModesMayShareAStep) {

@@ -71,8 +71,11 @@ class DeviceRanks : public ::testing::TestWithParam<Shape> {
     }
     return *plan;
   }
-  std::vector<float> Logits(const Plan& plan, int64_t step_tokens) {
-    auto fleet = MiniFleet::Create(file_.get(), plan, MiniFleetOptions());
+  std::vector<float> Logits(const Plan& plan, int64_t step_tokens,
+                            StepForm step_form = StepForm::kGraph) {
+    MiniFleetOptions options;
+    options.device.step_form = step_form;
+    auto fleet = MiniFleet::Create(file_.get(), plan, options);
     EXPECT_TRUE(fleet.ok()) << fleet.status();
     if (!fleet.ok()) return {};
     auto logits = (*fleet)->Run(tokens_, 0, step_tokens);
@@ -97,6 +100,7 @@ TEST_P(DeviceRanks, StepsOfAnySizeGiveTheSameBits) {
   const Plan plan = PlanOf("gc", {2, 1});
   const std::vector<float> whole = Logits(plan, 512);
   EXPECT_EQ(Logits(plan, 1), whole);
+  EXPECT_EQ(Logits(plan, 1, StepForm::kResident), whole);
   EXPECT_EQ(Logits(plan, 6), whole);
 }
 
@@ -218,6 +222,8 @@ TEST_F(DeviceShipped, AGpuMayChooseForTheCpu) {
   for (LayerPlan& layer : plan.layers) layer.decider = 0;
   const std::vector<float> logits = Logits(plan, kTokens);
   EXPECT_LT(RelativeDistance(logits, Logits(CpuPlan(Sparsity::kPredict), kTokens)), kBound);
+  EXPECT_EQ(Logits(plan, kTokens, 1), logits);
+  options_.device.step_form = StepForm::kResident;
   EXPECT_EQ(Logits(plan, kTokens, 1), logits);
 }
 
@@ -377,9 +383,24 @@ TEST(DeviceNames, OnlyThoseThatCanBe) {
   EXPECT_EQ(OpenDevice("gpu").status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(OpenDevice("cuda:").status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(OpenDevice("cuda:-1").status().code(), absl::StatusCode::kInvalidArgument);
-  const auto card = OpenDevice("cuda:4095");  // more than a machine has
-  EXPECT_FALSE(card.ok());
-  EXPECT_THAT(std::string(card.status().message()), ::testing::HasSubstr("cuda:4095"));
+  for (const char* name : {"cuda:4095", "cuda:4095:step=graph"}) {  // more than a machine has
+    const auto card = OpenDevice(name);
+    EXPECT_FALSE(card.ok());
+    EXPECT_THAT(std::string(card.status().message()), ::testing::HasSubstr("cuda:4095: "));
+  }
+}
+
+TEST(DeviceNames, TakeTheOptionsOfTheirKind) {
+  for (const char* name : {"emulated:step=kernel", "emulated:step",
+                           "emulated:fail=", "emulated:", "emulated:sleep=10:step=resident",
+                           "cuda:0:sleep=10", "cuda:0:step=", "cuda:0:"}) {
+    const absl::Status status = OpenDevice(name).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << name;
+    EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("step=graph")) << name;
+  }
+  EXPECT_EQ((*OpenDevice("emulated"))->step_form(), StepForm::kGraph);
+  EXPECT_EQ((*OpenDevice("emulated:step=resident"))->step_form(), StepForm::kResident);
+  EXPECT_EQ((*OpenDevice("emulated:after=3:step=faster"))->step_form(), StepForm::kFaster);
 }
 
 }  // namespace

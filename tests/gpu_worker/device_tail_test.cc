@@ -77,6 +77,8 @@ TEST_F(DeviceTail, StepsOfAnySizeGiveTheSameBits) {
   const std::vector<float> whole = Logits(plan, 512);
   EXPECT_EQ(Logits(plan, 1), whole);
   EXPECT_EQ(Logits(plan, 7), whole);
+  options_.device.step_form = StepForm::kResident;
+  EXPECT_EQ(Logits(plan, 1), whole);
 }
 
 TEST_F(DeviceTail, GpusThatShareTheHeadsShareATail) {

@@ -66,6 +66,9 @@ class MiniFleet {
   FfnCounts Counts() const;
   Forward& forward(int32_t rank) { return *ranks_[rank]->forward; }
   const Device& device(int32_t rank) const { return *ranks_[rank]->device; }
+  std::string step_form(int32_t rank) const {
+    return ranks_[rank]->device_forward->totals().step_form;
+  }
   Segment& segment() { return *segment_; }
 
  private:
