@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
+#include <functional>
 
 #include "tests/testing/expected_model.h"
 #include "tests/testing/mini_fleet.h"
@@ -152,17 +154,23 @@ class DeviceShipped : public ::testing::Test {
     options_.predictor = &predictor_;
   }
 
-  Plan PlanOf(int64_t n_hot, Sparsity mode) {
-    auto plan = MakePlan(*model_.file, {1, 1}, 1);
+  Plan PlanOf(int64_t n_hot, Sparsity mode, int n_cpus = 1) {
+    auto plan = MakePlan(*model_.file, std::vector<double>(1 + n_cpus, 1.0), 1);
     EXPECT_TRUE(plan.ok()) << plan.status();
     plan->ranks[0].kind = RankKind::kGpu;
     plan->profile_hash = ProfileHash(profile_);
     for (LayerPlan& layer : plan->layers) {
-      const int64_t n_heads = layer.kv_heads[1].end;
-      layer.kv_heads = {{0, n_heads}, {n_heads, n_heads}};
-      layer.neurons = {{}, {}};
+      const int64_t n_heads = layer.kv_heads.back().end;
+      layer.kv_heads.assign(1 + n_cpus, {n_heads, n_heads});
+      layer.kv_heads[0] = {0, n_heads};
+      layer.neurons.assign(1 + n_cpus, {});
       if (n_hot > 0) layer.neurons[0] = {{0, n_hot}};
-      if (n_hot < kNeurons) layer.neurons[1] = {{n_hot, kNeurons}};
+      const int64_t n_cold = (kNeurons - n_hot) / n_cpus / 32 * 32;
+      for (int64_t i = 0, begin = n_hot; i < n_cpus && n_hot < kNeurons; ++i) {
+        const int64_t end = i + 1 == n_cpus ? kNeurons : begin + n_cold;
+        layer.neurons[1 + i] = {{begin, end}};
+        begin = end;
+      }
       layer.mode = mode;
     }
     return *plan;
@@ -181,6 +189,18 @@ class DeviceShipped : public ::testing::Test {
     auto logits = (*fleet)->Run({tokens_.begin(), tokens_.begin() + n_tokens}, 0, step_tokens);
     EXPECT_TRUE(logits.ok()) << logits.status();
     return logits.ok() ? *logits : std::vector<float>();
+  }
+
+  int64_t n_vocab() const { return ReadModelConfig(*model_.file)->n_vocab; }
+  // Of each row, -1 where the two largest are nearly the same.
+  std::vector<int32_t> BestOfClearRows(const std::vector<float>& logits) const {
+    std::vector<int32_t> best = BestOfRows(logits, n_vocab());
+    for (size_t i = 0; i < best.size(); ++i) {
+      std::vector<float> row(logits.begin() + i * n_vocab(), logits.begin() + (i + 1) * n_vocab());
+      std::partial_sort(row.begin(), row.begin() + 2, row.end(), std::greater<>());
+      if (row[0] - row[1] < 0.1f) best[i] = -1;
+    }
+    return best;
   }
 
   static constexpr int64_t kNeurons = 1536;  // of a layer
@@ -212,6 +232,37 @@ TEST_F(DeviceShipped, AnyShareOfHotNeuronsInAnyModeGivesTheLogitsOfTheCpu) {
     for (const int64_t n_hot : {int64_t{0}, kNeurons / 10, kNeurons / 2, kNeurons}) {
       EXPECT_LT(RelativeDistance(Logits(PlanOf(n_hot, mode), kTokens), expected), kBound)
           << SparsityName(mode) << ", " << n_hot << " hot neurons";
+    }
+  }
+}
+
+// Too long for CI: tests/run_large. All of a prompt and what follows it, token by token.
+TEST_F(DeviceShipped, DISABLED_EveryCombinationGivesTheTextOfTheCpu) {
+  OpenPredictor();
+  for (const Sparsity mode : {Sparsity::kOff, Sparsity::kExact, Sparsity::kPredict}) {
+    const std::vector<float> expected = Logits(CpuPlan(mode), tokens_.size());
+    const std::vector<int32_t> best = BestOfClearRows(expected);
+    for (const int64_t n_hot : {int64_t{0}, kNeurons / 10, kNeurons / 2, kNeurons}) {
+      for (const int n_cpus : {1, 2}) {
+        for (const bool decides : {false, true}) {
+          if (decides && (mode != Sparsity::kPredict || n_hot == kNeurons)) continue;
+          Plan plan = PlanOf(n_hot, mode, n_cpus);
+          for (LayerPlan& layer : plan.layers) layer.decider = decides ? 0 : -1;
+          for (const StepForm form : {StepForm::kGraph, StepForm::kResident}) {
+            options_.device.step_form = form;
+            const std::vector<float> logits = Logits(plan, tokens_.size(), 1);
+            const double distance = RelativeDistance(logits, expected);
+            std::printf("%s, %lld hot, %d CPU ranks%s, %s: %.4f\n", SparsityName(mode),
+                        static_cast<long long>(n_hot), n_cpus, decides ? ", GPU decides" : "",
+                        form == StepForm::kGraph ? "graph" : "resident", distance);
+            EXPECT_LT(distance, kBound);
+            const std::vector<int32_t> found = BestOfRows(logits, n_vocab());
+            for (size_t i = 0; i < best.size(); ++i) {
+              EXPECT_TRUE(best[i] < 0 || best[i] == found[i]) << "token " << i;
+            }
+          }
+        }
+      }
     }
   }
 }
