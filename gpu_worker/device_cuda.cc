@@ -60,6 +60,11 @@ class CudaDevice : public Device {
     RETURN_IF_ERROR(device->Status(cublasCreate(&device->cublas_), "cublasCreate"));
     RETURN_IF_ERROR(
         device->Status(cublasSetStream(device->cublas_, device->stream_), "cublasSetStream"));
+    // Likewise, of the one kernel that is large and has a stack.
+    RETURN_IF_ERROR(device->Check(
+        device->ops().run_program(&device->calls_, kernels::DeviceProgram(), nullptr, nullptr),
+        "run_program"));
+    RETURN_IF_ERROR(device->Synchronize());
     return device;
   }
   ~CudaDevice() override {

@@ -279,7 +279,7 @@ struct DeviceOps {
 
   // All of a program, by one kernel: steps [n_steps] are what its calls wrote, in device memory;
   // barrier is 0. Its blocks wait for each other, so all of them are there at once. The same bits
-  // as of the calls one by one.
+  // as of the calls one by one. Of an empty program steps and barrier may be null.
   LaunchError (*run_program)(DeviceStream* stream, const DeviceProgram& program,
                              const ProgramStep* steps, uint32_t* barrier);
 

@@ -100,6 +100,7 @@ __device__ __forceinline__ void wait_for_grid(unsigned* arrived, unsigned target
 
 __global__ void __launch_bounds__(kBlockThreads, kMinBlocks)
     resident_kernel(const ProgramStep* steps, int64_t n_steps, unsigned* arrived) {
+  if (n_steps == 0) return;
   SHARED(fetched, ProgramStep[2]);
   DYNAMIC_SHARED(shared, uint8_t);
   const bool fetches = threadIdx.x < kPieces;
@@ -115,8 +116,10 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks)
     if (!has_next) return;
     if (fetches) reinterpret_cast<uint4*>(&fetched[(i + 1) % 2])[threadIdx.x] = next;
     __syncthreads();
-    if (fetched[(i + 1) % 2].order == StepOrder::kInGrid)
-      wait_for_grid(arrived, target += gridDim.x);
+    if (fetched[(i + 1) % 2].order == StepOrder::kInGrid) {
+      target += gridDim.x;
+      wait_for_grid(arrived, target);
+    }
   }
 }
 
@@ -160,7 +163,6 @@ LaunchError launch_resident(DeviceStream* stream, size_t shared_bytes, const Pro
 
 LaunchError run_program(DeviceStream* stream, const DeviceProgram& program,
                         const ProgramStep* steps, uint32_t* barrier) {
-  if (program.n_steps == 0) return 0;
   return launch_resident(stream, static_cast<size_t>(program.shared_bytes), steps, program.n_steps,
                          barrier);
 }

@@ -308,6 +308,10 @@ TEST_P(Resident, StepsBesideEachOtherHaveTheirBits) {
       &output, "three products");
 }
 
+TEST_P(Resident, AnEmptyProgramDoesNothing) {
+  device_->Check(ops_.run_program(stream_, DeviceProgram(), nullptr, nullptr));
+}
+
 TEST_P(Resident, WhatHasNoFormForItIsRefused) {
   float* x = device_->Allocate<float>(1024);
   auto* indices = device_->Allocate<int32_t>(1);
