@@ -127,8 +127,9 @@ absl::Status FleetStarter::MakePlan() {
     // A plan says how it computes, unless the user does.
     if (options_.sparsity.mode != "auto") {
       ASSIGN_OR_RETURN(const ModelShape shape, ShapeOfModel(model, setup_));
-      ASSIGN_OR_RETURN(const std::vector<LayerMode> modes,
+      ASSIGN_OR_RETURN(const ModeChoices choices,
                        ModesOfLayers(options_.sparsity, model, shape, setup_));
+      const std::vector<LayerMode>& modes = choices[0];  // the one that was asked for
       for (size_t i = 0; i < modes.size(); ++i) {
         plan->layers[i].mode = modes[i].mode;
         plan->layers[i].sketch_bits = modes[i].sketch_bits;

@@ -129,10 +129,8 @@ absl::StatusOr<ModelShape> ShapeOfModel(const ModelHeader& model, const SparseSe
   return shape;
 }
 
-absl::StatusOr<std::vector<LayerMode>> ModesOfLayers(const SparsityOptions& options,
-                                                     const ModelHeader& model,
-                                                     const ModelShape& shape,
-                                                     const SparseSetup& setup) {
+absl::StatusOr<ModeChoices> ModesOfLayers(const SparsityOptions& options, const ModelHeader& model,
+                                          const ModelShape& shape, const SparseSetup& setup) {
   std::optional<Sparsity> wanted;
   if (options.mode != "auto") {
     ASSIGN_OR_RETURN(wanted, ParseSparsity(options.mode));
@@ -148,7 +146,7 @@ absl::StatusOr<std::vector<LayerMode>> ModesOfLayers(const SparsityOptions& opti
   for (size_t i = 0; i < modes.size() && has_bits; ++i) {
     modes[i].computed = setup.profile->layers[i].sketch[options.sketch_bits - 1].computed;
   }
-  return modes;
+  return ModeChoices{modes};
 }
 
 absl::Status SetThresholds(const ModelHeader& model, const Plan& plan, SparseSetup* setup) {

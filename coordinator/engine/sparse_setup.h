@@ -40,11 +40,10 @@ absl::StatusOr<SparseSetup> OpenSparseSetup(const SparsityOptions& options,
 // The model as the planner sees it, with the predictor in use.
 absl::StatusOr<ModelShape> ShapeOfModel(const ModelHeader& model, const SparseSetup& setup);
 
-// [n_layers]. FailedPrecondition when a mode needs what is not there, with what that is.
-absl::StatusOr<std::vector<LayerMode>> ModesOfLayers(const SparsityOptions& options,
-                                                     const ModelHeader& model,
-                                                     const ModelShape& shape,
-                                                     const SparseSetup& setup);
+// To plan with (choose_modes.h). FailedPrecondition when a mode needs what is not there, with what
+// that is.
+absl::StatusOr<ModeChoices> ModesOfLayers(const SparsityOptions& options, const ModelHeader& model,
+                                          const ModelShape& shape, const SparseSetup& setup);
 
 // Fills setup->thresholds for the plan's modes.
 absl::Status SetThresholds(const ModelHeader& model, const Plan& plan, SparseSetup* setup);

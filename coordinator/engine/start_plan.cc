@@ -221,8 +221,7 @@ absl::StatusOr<Plan> PlanForStart(const StartPlanOptions& options, const Sparsit
                    LocalHardware(measured, nodes, AvailableBytesOfNodes(nodes)));
   ASSIGN_OR_RETURN(ModelShape shape, ShapeOfModel(model, setup));
   shape.gpu_kv_share = options.gpu_kv_share;
-  ASSIGN_OR_RETURN(const std::vector<LayerMode> modes,
-                   ModesOfLayers(sparsity, model, shape, setup));
+  ASSIGN_OR_RETURN(const ModeChoices modes, ModesOfLayers(sparsity, model, shape, setup));
   PlacementRequest request;
   request.n_ctx = request.n_kv_tokens = options.n_kv_tokens;
   request.n_session_ctx = options.n_ctx;

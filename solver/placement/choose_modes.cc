@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "common/util/status_macros.h"
 #include "fmt/format.h"
@@ -104,29 +105,43 @@ absl::Status Missing(const ModelShape& shape, Sparsity mode) {
       fmt::format("--sparsity {} needs {}", SparsityName(mode), what));
 }
 
+// The one that is wanted, if there is any: with the fewest bytes, or predict before all others.
+std::optional<LayerMode> BestMode(const ModelShape& shape, size_t l, const FiringTable& firing,
+                                  const ModeKnowledge& knowledge, const ModeRequest& request,
+                                  bool predicts) {
+  std::optional<LayerMode> best;
+  double fewest = std::numeric_limits<double>::infinity();
+  for (const Candidate& candidate : Candidates(shape, l, firing, knowledge)) {
+    const bool is_wanted = request.mode.has_value() ? candidate.mode.mode == *request.mode
+                                                    : candidate.loss_pct <= request.quality_pct;
+    if (!is_wanted) continue;
+    if (predicts && candidate.mode.mode == Sparsity::kPredict) return candidate.mode;
+    const double bytes = BytesOf(shape, l, firing, candidate.mode);
+    if (bytes >= fewest) continue;
+    fewest = bytes;
+    best = candidate.mode;
+  }
+  return best;
+}
+
 }  // namespace
 
-absl::StatusOr<std::vector<LayerMode>> ChooseModes(const ModelShape& shape,
-                                                   const std::vector<FiringTable>& firing,
-                                                   const ModeKnowledge& knowledge,
-                                                   const ModeRequest& request) {
-  std::vector<LayerMode> modes;
-  for (size_t l = 0; l < shape.layers.size(); ++l) {
-    double fewest = std::numeric_limits<double>::infinity();
-    LayerMode best;
-    for (const Candidate& candidate : Candidates(shape, l, firing[l], knowledge)) {
-      const bool is_wanted = request.mode.has_value() ? candidate.mode.mode == *request.mode
-                                                      : candidate.loss_pct <= request.quality_pct;
-      if (!is_wanted) continue;
-      const double bytes = BytesOf(shape, l, firing[l], candidate.mode);
-      if (bytes >= fewest) continue;
-      fewest = bytes;
-      best = candidate.mode;
+absl::StatusOr<ModeChoices> ChooseModes(const ModelShape& shape,
+                                        const std::vector<FiringTable>& firing,
+                                        const ModeKnowledge& knowledge,
+                                        const ModeRequest& request) {
+  ModeChoices choices;
+  for (const bool predicts : {false, true}) {
+    std::vector<LayerMode> modes;
+    for (size_t l = 0; l < shape.layers.size(); ++l) {
+      const std::optional<LayerMode> mode =
+          BestMode(shape, l, firing[l], knowledge, request, predicts);
+      if (!mode.has_value()) return Missing(shape, *request.mode);
+      modes.push_back(*mode);
     }
-    if (fewest == std::numeric_limits<double>::infinity()) return Missing(shape, *request.mode);
-    modes.push_back(best);
+    if (choices.empty() || modes != choices[0]) choices.push_back(std::move(modes));
   }
-  return modes;
+  return choices;
 }
 
 }  // namespace thermocline

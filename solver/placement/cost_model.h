@@ -72,6 +72,9 @@ struct LayerMode {
   bool operator==(const LayerMode&) const = default;
 };
 
+// What may be planned with: each [n_layers]. Not empty.
+using ModeChoices = std::vector<std::vector<LayerMode>>;
+
 // Bytes that a step reads of each neuron, hottest first, without the predictor. [d_ff]
 std::vector<double> TouchedBytes(const LayerShape& layer, double weight_bits,
                                  const FiringTable& firing, const LayerMode& mode);

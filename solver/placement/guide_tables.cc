@@ -17,8 +17,8 @@ constexpr char kType[] = "q4_k_m";
 // "34B" of the guide has 60 layers, as Yi-34B.
 constexpr const char* kShapes[] = {"7b", "13b", "yi-34b", "70b"};
 
-// Predicted rate, or why there is none. ReLU variants: hot and cold neurons, mode by bytes; stock:
-// split by layers, every neuron computed.
+// Predicted rate, or why there is none. ReLU variants: hot and cold neurons, the fastest mode;
+// stock: split by layers, every neuron computed.
 struct Answer {
   double rate = 0;
   int64_t n_whole_layers = 0;
@@ -38,7 +38,7 @@ Answer Ask(const std::string& shape_name, bool is_relu, const std::string& hardw
                                     is_relu ? "described" : ""};
     ModeRequest mode_request;
     mode_request.mode = is_relu ? mode : Sparsity::kOff;
-    ASSIGN_OR_RETURN(const std::vector<LayerMode> modes,
+    ASSIGN_OR_RETURN(const ModeChoices modes,
                      ChooseModes(shape, firing.tables, {nullptr, true}, mode_request));
     PlacementRequest request;
     request.n_ctx = kContext;
@@ -48,7 +48,7 @@ Answer Ask(const std::string& shape_name, bool is_relu, const std::string& hardw
     answer.rate = 1e6 / fleet.plan.predicted_us;
     answer.n_whole_layers = fleet.n_whole_layers;
     answer.gpu_gib = fleet.ranks[0].total_bytes() / (1024.0 * 1024 * 1024);
-    answer.mode = SparsityName(modes[0].mode);
+    answer.mode = SparsityName(fleet.modes[0].mode);
     return absl::OkStatus();
   };
   const absl::Status status = ask();
@@ -120,7 +120,7 @@ std::string ThroughputTable() {
       {"CPU only", "(128GiB,60GB/s)", 0, false, {}, 1, 1},
       {"RTX 3090, 20 of 80 layers, as llama.cpp", k3090, 20, false, {}, 4, 4},
       {"RTX 3090, 20 of 80 layers, with predictor", k3090, 20, true, Sparsity::kPredict, 12, 12},
-      {"RTX 3090, 20 of 80 layers, mode by bytes", k3090, 20, true, {}, 12, 12},
+      {"RTX 3090, 20 of 80 layers, fastest mode", k3090, 20, true, {}, 12, 12},
       {"RTX 3090", k3090, kAutoLayers, true, {}, 8, 12},
       {"RTX 3090, stock", k3090, kAutoLayers, false, {}, 8, 12},
       {"RTX 4090", k4090, kAutoLayers, true, {}, 12, 18},

@@ -528,12 +528,10 @@ bool HasDecider(const Plan& plan) {
                      [](const LayerPlan& layer) { return layer.decider >= 0; });
 }
 
-}  // namespace
-
-absl::StatusOr<PlannedFleet> PlanHotCold(const ModelShape& shape, const Hardware& hardware,
-                                         const FiringKnowledge& firing,
-                                         const std::vector<LayerMode>& modes,
-                                         const PlacementRequest& request) {
+absl::StatusOr<PlannedFleet> PlanWithModes(const ModelShape& shape, const Hardware& hardware,
+                                           const FiringKnowledge& firing,
+                                           const std::vector<LayerMode>& modes,
+                                           const PlacementRequest& request) {
   const bool wants_gpu = request.n_gpu_layers > 0 || request.n_gpu_layers == kAllLayers;
   if (!hardware.has_gpu() && !wants_gpu && !firing.tables.front().numbers.empty()) {
     FiringKnowledge file;
@@ -552,6 +550,18 @@ absl::StatusOr<PlannedFleet> PlanHotCold(const ModelShape& shape, const Hardware
   // The predictor takes a decider's memory from hot neurons.
   if (!best.ok() || HasDecider(best->plan)) {
     KeepFaster(PlanWithTail({shape, hardware, firing, modes, request, false}, n_whole), &best);
+  }
+  return best;
+}
+
+}  // namespace
+
+absl::StatusOr<PlannedFleet> PlanHotCold(const ModelShape& shape, const Hardware& hardware,
+                                         const FiringKnowledge& firing, const ModeChoices& choices,
+                                         const PlacementRequest& request) {
+  absl::StatusOr<PlannedFleet> best = PlanWithModes(shape, hardware, firing, choices[0], request);
+  for (size_t i = 1; i < choices.size() && hardware.has_gpu(); ++i) {
+    KeepFaster(PlanWithModes(shape, hardware, firing, choices[i], request), &best);
   }
   return best;
 }

@@ -55,7 +55,8 @@ struct PlannedFleet {
   int64_t n_whole_layers = 0;  // on GPUs
 };
 
-// With an order of neurons (a profile), in order: n_gpu_layers whole layers, attention and KV cache
+// The fastest over all choices of modes; without a GPU, with the first. With an order of neurons (a
+// profile), in order: n_gpu_layers whole layers, attention and KV cache
 // of the others as far as they fit, hot neurons. Without, it is llama.cpp's split by layers: what
 // lies on a GPU lies there as a whole layer. Layers, heads and vocabulary that several ranks share
 // are split by bandwidth. Without a GPU all ranks are alike but for their bandwidth, and neurons
@@ -69,8 +70,7 @@ struct PlannedFleet {
 // predicted to be faster than each rank's own choice. ResourceExhausted with the numbers and the
 // remedy when memory does not suffice; InvalidArgument for GPU layers without a GPU.
 absl::StatusOr<PlannedFleet> PlanHotCold(const ModelShape& shape, const Hardware& hardware,
-                                         const FiringKnowledge& firing,
-                                         const std::vector<LayerMode>& modes,
+                                         const FiringKnowledge& firing, const ModeChoices& choices,
                                          const PlacementRequest& request);
 
 }  // namespace thermocline

@@ -48,7 +48,7 @@ struct PlanInputs {
   Profile profile;  // empty without one
   bool has_profile = false;
   FiringKnowledge firing;
-  std::vector<LayerMode> modes;
+  ModeChoices modes;
   PlacementRequest request;
 };
 absl::StatusOr<PlanInputs> ReadPlanInputs(const PlanOptions& options);

@@ -91,7 +91,7 @@ absl::StatusOr<double> PredictRate(const Case& row) {
   FiringKnowledge firing = {FiringOfCurve(shape, row.curve), is_powerinfer ? "published" : ""};
   const LayerMode mode = {is_powerinfer ? Sparsity::kPredict : Sparsity::kOff, 0,
                           is_powerinfer ? row.curve.firing : 1};
-  const std::vector<LayerMode> modes(shape.config.n_layers, mode);
+  const ModeChoices modes = {std::vector<LayerMode>(shape.config.n_layers, mode)};
   PlacementRequest request;
   request.engine = is_powerinfer ? PowerInferEngine() : LlamaCppEngine();
   request.n_ctx = row.n_ctx;

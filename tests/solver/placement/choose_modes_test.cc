@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <optional>
+
 namespace thermocline {
 namespace {
 
@@ -22,7 +24,9 @@ Model Relu(double predictor_share, const char* type = "q4_0") {
 
 absl::StatusOr<std::vector<LayerMode>> Choose(const Model& model, const ModeKnowledge& knowledge,
                                               const ModeRequest& request = {}) {
-  return ChooseModes(model.shape, model.firing, knowledge, request);
+  auto choices = ChooseModes(model.shape, model.firing, knowledge, request);
+  if (!choices.ok()) return choices.status();
+  return choices->front();
 }
 
 // A profile whose sketches are known to compute so much.
@@ -79,6 +83,31 @@ TEST(ChooseModes, TakesTheSketchWithTheFewestBytes) {
   const Model f16 = Relu(0, "f16");
   const Profile f16_profile = WithSketches(f16, 0.28f, 0.15f, 0.11f, 0.98f);
   EXPECT_EQ((*Choose(f16, {&f16_profile}))[5].sketch_bits, 2);  // 16 bits: two, as measured
+}
+
+// The second choice, for GPUs: what all of a model's layers are computed in there.
+std::optional<Sparsity> SecondMode(const Model& model, const ModeKnowledge& knowledge,
+                                   const ModeRequest& request = {}) {
+  const auto choices = ChooseModes(model.shape, model.firing, knowledge, request);
+  EXPECT_TRUE(choices.ok()) << choices.status();
+  EXPECT_LE(choices->size(), 2u);
+  if (choices->size() < 2) return std::nullopt;
+  for (const LayerMode& layer : (*choices)[1]) EXPECT_EQ(layer.mode, (*choices)[1][0].mode);
+  return (*choices)[1][0].mode;
+}
+
+TEST(ChooseModes, AutoOffersAPredictorBesideASketchWhereItIsGoodEnough) {
+  const Model model = Relu(0.06);
+  const Profile profile = WithSketches(model, 0.28f, 0.15f, 0.11f, 0.98f);
+  EXPECT_EQ((*Choose(model, {&profile}))[0].mode, Sparsity::kSketch);
+  EXPECT_EQ(SecondMode(model, {&profile}), Sparsity::kPredict);
+  EXPECT_EQ(SecondMode(Relu(0), {&profile}), std::nullopt) << "there is no predictor";
+  ModeRequest strict;
+  strict.quality_pct = 0.05;  // a predictor costs 0.1 %
+  EXPECT_EQ(SecondMode(model, {&profile}, strict), std::nullopt);
+  ModeRequest asked;
+  asked.mode = Sparsity::kSketch;
+  EXPECT_EQ(SecondMode(model, {&profile}, asked), std::nullopt);
 }
 
 TEST(ChooseModes, KeepsToTheQualityThatIsAskedFor) {

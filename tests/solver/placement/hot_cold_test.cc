@@ -19,7 +19,7 @@ struct Case {
   ModelShape shape;
   Hardware hardware;
   FiringKnowledge firing;
-  std::vector<LayerMode> modes;
+  ModeChoices modes;
   PlacementRequest request;
 
   absl::StatusOr<PlannedFleet> Plan() const {
@@ -298,6 +298,30 @@ TEST(PlanHotCold, AGpuDecidesForCpusInModePredict) {
   EXPECT_EQ(cpus.Plan()->plan.layers[0].decider, -1);
 }
 
+// README's example: the predictor's bytes are more than a sketch's, but the GPU reads them.
+TEST(PlanHotCold, TakesTheFasterModesOfThoseThatAutoOffers) {
+  const auto make = [](const std::string& hardware, std::optional<Sparsity> mode) {
+    Case c;
+    c.shape = *DescribeShape({"7b", "q4_0", true, 0.06});
+    c.hardware = *ParseHardware(hardware);
+    FiringCurve curve = DefaultCurve(c.shape);
+    curve.firing = 0.115;
+    c.firing = {FiringOfCurve(c.shape, curve), "described"};
+    c.modes = *ChooseModes(c.shape, c.firing.tables, {nullptr, true}, {mode});
+    c.request.vram_budget_bytes = 2.4 * 1024 * 1024 * 1024;
+    c.request.n_ctx = 512;
+    return *c.Plan();
+  };
+  const PlannedFleet fleet = make("h100+(125GiB,105GB/s)", std::nullopt);
+  EXPECT_EQ(fleet.modes[0].mode, Sparsity::kPredict);
+  EXPECT_EQ(fleet.plan.predicted_us,
+            make("h100+(125GiB,105GB/s)", Sparsity::kPredict).plan.predicted_us);
+  EXPECT_LT(fleet.plan.predicted_us,
+            make("h100+(125GiB,105GB/s)", Sparsity::kSketch).plan.predicted_us);
+  EXPECT_EQ(make("(125GiB,105GB/s)", std::nullopt).modes[0].mode, Sparsity::kSketch)
+      << "without a GPU bytes decide";
+}
+
 TEST(PlanHotCold, OnlyWhoHasALayersAttentionDecidesAndOnlyForOthers) {
   Case c = Make("70b", true, "gpu(10GiB,1000GB/s)+(64GiB,60GB/s)", "described", Sparsity::kPredict);
   c.request.n_ctx = 8192;
@@ -351,7 +375,7 @@ TEST(PlanTable, ShowsLayersMemoryAndRate) {
   const PlannedFleet fleet = *c.Plan();
   const std::string table = PlanTable(c.shape, c.hardware, fleet);
   EXPECT_THAT(table, HasSubstr("% of activations"));
-  EXPECT_THAT(table, HasSubstr("sketch 1"));
+  EXPECT_THAT(table, HasSubstr("predict"));
   EXPECT_THAT(table, HasSubstr("rtx4090"));
   EXPECT_THAT(table, HasSubstr("tokens/s"));
 }
