@@ -76,11 +76,9 @@ __device__ __forceinline__ bool has_new_scales(const int32_t* places, int i) {
 }
 
 template <TensorType kType, bool kHasPlanes, int kTokens>
-struct AddChunk {
+struct AddChunk : OfWarps<64> {
   using Call = AddNeuronsCall;
   using Shared = Chunk<kTokens>;
-  static constexpr bool kOfWarp = true;
-  static constexpr int kThreads = 64, kMinBlocks = 1;
   static constexpr int kNumber =
       kTokens == 1 ? op_number(OpFamily::kAddChunk, 2 * static_cast<int>(kType) + kHasPlanes)
                    : kNotResident;
@@ -147,11 +145,8 @@ struct AddChunk {
   }
 };
 
-struct AddChunks {
+struct AddChunks : OfWarps<> {
   using Call = AddNeuronsCall;
-  using Shared = Nothing;
-  static constexpr bool kOfWarp = true;
-  static constexpr int kThreads = 128, kMinBlocks = 1;
   static constexpr int kNumber = op_number(OpFamily::kAddChunks);
   static constexpr const char* kName = "add_chunks";
 

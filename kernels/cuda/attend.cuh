@@ -334,11 +334,10 @@ class AttendBlock {
 };
 
 template <DeviceKvType kType, int kRows>
-struct AttendTiles {
+struct AttendTiles : OfBlocks {
   using Call = AttendCall;
   using Shared = BlockMemory<kType, kRows>;
-  static constexpr bool kOfWarp = false;
-  static constexpr int kThreads = kBlockThreads, kMinBlocks = 2;
+  static constexpr int kMinBlocks = 2;
   static constexpr int kNumber =
       op_number(OpFamily::kAttendTile, 32 * static_cast<int>(kType) + kRows);
   static constexpr const char* kName = "attend";
@@ -365,11 +364,8 @@ struct AttendTiles {
   }
 };
 
-struct MergeTiles {
+struct MergeTiles : OfWarps<kBlockThreads> {
   using Call = AttendCall;
-  using Shared = Nothing;
-  static constexpr bool kOfWarp = true;
-  static constexpr int kThreads = kBlockThreads, kMinBlocks = 1;
   static constexpr int kNumber = op_number(OpFamily::kMergeTiles);
   static constexpr const char* kName = "merge_tiles";
 

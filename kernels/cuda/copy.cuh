@@ -5,16 +5,13 @@
 
 namespace thermocline::kernels::SIMT_DEVICE {
 
-struct Copy {
+struct Copy : OfWarps<> {
   struct Call {
     const float* x;
     int64_t x_stride, n;
     float* out;
     int64_t out_stride;
   };
-  using Shared = Nothing;
-  static constexpr bool kOfWarp = true;
-  static constexpr int kThreads = 128, kMinBlocks = 1;
   static constexpr int kNumber = op_number(OpFamily::kCopy);
   static constexpr const char* kName = "copy";
   static constexpr int64_t kValues = 4 * kWarp;  // of a warp: 16 bytes a lane

@@ -44,7 +44,7 @@ __device__ __forceinline__ void store_quad(const float* values, int64_t first, i
 }
 
 template <typename Activation>
-struct Gated {
+struct Gated : OfWarps<> {
   struct Call {
     const float *gate, *up;  // [n_tokens, stride]; up null: 1
     int64_t stride;
@@ -53,9 +53,6 @@ struct Gated {
     float* out;
     DeviceRows quantized;
   };
-  using Shared = Nothing;
-  static constexpr bool kOfWarp = true;
-  static constexpr int kThreads = 128, kMinBlocks = 1;
   static constexpr int kNumber = op_number(OpFamily::kGated, Activation::kForm);
   static constexpr const char* kName = "gated";
 
@@ -86,15 +83,12 @@ struct Gated {
   }
 };
 
-struct Add {
+struct Add : OfWarps<> {
   struct Call {
     const float4 *a, *b;
     int64_t n_quads;
     float4* out;
   };
-  using Shared = Nothing;
-  static constexpr bool kOfWarp = true;
-  static constexpr int kThreads = 128, kMinBlocks = 1;
   static constexpr int kNumber = op_number(OpFamily::kAdd);
   static constexpr const char* kName = "add";
 

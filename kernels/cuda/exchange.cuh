@@ -65,7 +65,7 @@ __device__ inline bool await(const ExchangeMemory& memory, const DeviceStep& ste
   return false;
 }
 
-struct ExchangeOp {
+struct ExchangeOp : OfBlocks {
   struct Call {
     ExchangeMemory memory;
     const DeviceStep* step;
@@ -79,8 +79,6 @@ struct ExchangeOp {
   struct Shared {
     bool has_partial[kMaxRanks];
   };
-  static constexpr bool kOfWarp = false;
-  static constexpr int kThreads = kBlockThreads, kMinBlocks = 1;
   static constexpr int kNumber = op_number(OpFamily::kExchange);
   static constexpr const char* kName = kExchangeKernel;
 

@@ -103,11 +103,8 @@ __device__ __forceinline__ void dot_float_rows(const MatmulCall& a, const int64_
 }
 
 template <TensorType kType, int kTokens>
-struct Matmul {
+struct Matmul : OfWarps<> {
   using Call = MatmulCall;
-  using Shared = Nothing;
-  static constexpr bool kOfWarp = true;
-  static constexpr int kThreads = 128, kMinBlocks = 1;
   static constexpr int kNumber =
       kTokens == 1 ? op_number(OpFamily::kMatmul, static_cast<int>(kType)) : kNotResident;
   static constexpr const char* kName = "matmul";

@@ -7,7 +7,7 @@
 
 namespace thermocline::kernels::SIMT_DEVICE {
 
-struct MergeTail {
+struct MergeTail : OfWarps<256> {
   struct Call {
     const float* state;           // [n_tokens, n_heads, 2]: max, sum
     const float* tail;            // [n_tokens, tail_stride]: n_heads times max, sum, o [d_head]
@@ -15,9 +15,6 @@ struct MergeTail {
     int32_t n_heads, d_head;
     float* out;  // [n_tokens, n_heads, d_head]
   };
-  using Shared = Nothing;
-  static constexpr bool kOfWarp = true;
-  static constexpr int kThreads = 256, kMinBlocks = 1;
   static constexpr int kNumber = op_number(OpFamily::kMergeTail);
   static constexpr const char* kName = "merge_tail";
 

@@ -5,7 +5,7 @@
 
 namespace thermocline::kernels::SIMT_DEVICE {
 
-struct RmsNorm {
+struct RmsNorm : OfBlocks {
   struct Call {
     const float *x, *weight;
     int64_t n;
@@ -16,8 +16,6 @@ struct RmsNorm {
   struct Shared {
     float of_warp[kBlockWarps];
   };
-  static constexpr bool kOfWarp = false;
-  static constexpr int kThreads = kBlockThreads, kMinBlocks = 1;
   static constexpr int kNumber = op_number(OpFamily::kNorm);
   static constexpr const char* kName = "rms_norm";
 

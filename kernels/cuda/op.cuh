@@ -1,5 +1,5 @@
 // Operations of a decode step, in a form that two kernels can do: one of its own (run_op, here), or
-// one that goes through a whole program (resident.cu). An op is a struct with
+// one that goes through a whole program (resident.cu). An op is a struct, OfWarps or OfBlocks, with
 //   Call       its arguments, plain data
 //   Shared     the shared memory that a unit of its work takes; Nothing
 //   kOfWarp    whether a warp does a unit by itself, with no barrier of the block, or a block
@@ -19,6 +19,18 @@ constexpr int kBlockThreads = 256;
 constexpr int kBlockWarps = kBlockThreads / kWarp;
 
 struct Nothing {};
+
+// What most ops are, of either kind.
+template <int kThreadsOfBlock = 128>
+struct OfWarps {
+  using Shared = Nothing;
+  static constexpr bool kOfWarp = true;
+  static constexpr int kThreads = kThreadsOfBlock, kMinBlocks = 1;
+};
+struct OfBlocks {
+  static constexpr bool kOfWarp = false;
+  static constexpr int kThreads = kBlockThreads, kMinBlocks = 1;
+};
 
 // The numbers of ops in programs: a family, and a form in it (types of weights, and the like).
 enum class OpFamily {

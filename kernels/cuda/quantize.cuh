@@ -57,15 +57,12 @@ __device__ __forceinline__ void store_quantized(const float4& x, const QuadPlace
   }
 }
 
-struct Quantize {
+struct Quantize : OfWarps<> {
   struct Call {
     const float* x;  // [n_tokens, stride]
     int64_t stride, n;
     DeviceRows out;
   };
-  using Shared = Nothing;
-  static constexpr bool kOfWarp = true;
-  static constexpr int kThreads = 128, kMinBlocks = 1;
   static constexpr int kNumber = op_number(OpFamily::kQuantize);
   static constexpr const char* kName = "quantize";
 

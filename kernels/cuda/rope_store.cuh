@@ -47,11 +47,8 @@ __device__ __forceinline__ unsigned quantized(float x, float scale) {
 }
 
 template <DeviceKvType kType>
-struct RopeStore {
+struct RopeStore : OfWarps<256> {
   using Call = RopeCall;
-  using Shared = Nothing;
-  static constexpr bool kOfWarp = true;
-  static constexpr int kThreads = 256, kMinBlocks = 1;
   static constexpr int kNumber = op_number(OpFamily::kRopeStore, static_cast<int>(kType));
   static constexpr const char* kName = "rope_store";
 

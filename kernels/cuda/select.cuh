@@ -66,7 +66,7 @@ __device__ __forceinline__ Sums sum_counts(const int* counts, int warp) {
 }
 
 template <int kWarps>
-struct Select {
+struct Select : OfBlocks {
   struct Call {
     DeviceSelection selection;
     int32_t* rows;
@@ -77,8 +77,7 @@ struct Select {
   struct Shared {
     int counts[2][kWarps];  // by turns, so that a round needs one barrier
   };
-  static constexpr bool kOfWarp = false;
-  static constexpr int kThreads = kWarps * kWarp, kMinBlocks = 1;
+  static constexpr int kThreads = kWarps * kWarp;
   static constexpr int kNumber =
       kWarps == kBlockWarps ? op_number(OpFamily::kSelect) : kNotResident;
   static constexpr const char* kName = "select";

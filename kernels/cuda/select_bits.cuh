@@ -6,15 +6,12 @@
 
 namespace thermocline::kernels::SIMT_DEVICE {
 
-struct SelectBits {
+struct SelectBits : OfWarps<> {
   struct Call {
     DeviceSelection selection;
     uint32_t* bits;  // [n_tokens, stride]
     int64_t stride;
   };
-  using Shared = Nothing;
-  static constexpr bool kOfWarp = true;
-  static constexpr int kThreads = 128, kMinBlocks = 1;
   static constexpr int kNumber = op_number(OpFamily::kSelectBits);
   static constexpr const char* kName = "select_bits";
   static constexpr int kWords = 8;  // of a warp: 32 bytes, which cross the link at once

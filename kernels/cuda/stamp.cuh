@@ -5,13 +5,10 @@
 
 namespace thermocline::kernels::SIMT_DEVICE {
 
-struct Stamp {
+struct Stamp : OfWarps<kWarp> {
   struct Call {
     int64_t* ns;
   };
-  using Shared = Nothing;
-  static constexpr bool kOfWarp = true;
-  static constexpr int kThreads = kWarp, kMinBlocks = 1;
   static constexpr int kNumber = op_number(OpFamily::kStamp);
   static constexpr const char* kName = "stamp";
 
