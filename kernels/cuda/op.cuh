@@ -92,10 +92,11 @@ LaunchError append(DeviceProgram* program, int64_t n_units, const typename Op::C
   step->op = Op::kNumber;
   step->n_units = static_cast<int32_t>(n_units);
   step->is_small = small;
-  if (program->first_beside >= 0 && program->n_steps > program->first_beside) {
+  const bool is_beside = program->first_beside >= 0 && program->n_steps > program->first_beside;
+  // Where one block has done all, the others have waited for none of it.
+  if (is_beside && (small || !program->is_in_block)) {
     step->order = StepOrder::kBeside;
     step->skew = step[-1].skew + step[-1].n_units;
-    program->is_in_block = program->is_in_block && small;
   } else if (program->is_in_block && small) {
     step->order = StepOrder::kInBlock;
   } else {

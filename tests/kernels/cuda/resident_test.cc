@@ -272,14 +272,18 @@ TEST_P(Resident, StepsWaitForNoMoreThanTheyMust) {
       add(kShort);
     }
     add(kShort);
-    return add(kShort);
+    add(kShort);
+    const BesideEachOther beside(stream_);
+    add(kShort);
+    add(kShort);
+    return add(kLong);  // of other blocks, which have waited for none of these
   });
   using enum StepOrder;
-  const StepOrder expected[] = {kInBlock, kInBlock, kInGrid, kInGrid,
-                                kBeside,  kBeside,  kInGrid, kInBlock};
-  const int32_t skews[] = {0, 0, 0, 0, 32, 64, 0, 0};
-  ASSERT_EQ(program_.n_steps, 8);
-  for (int i = 0; i < 8; ++i) {
+  const StepOrder expected[] = {kInBlock, kInBlock, kInGrid,  kInGrid, kBeside, kBeside,
+                                kInGrid,  kInBlock, kInBlock, kBeside, kInGrid};
+  const int32_t skews[] = {0, 0, 0, 0, 32, 64, 0, 0, 0, 1, 0};
+  ASSERT_EQ(program_.n_steps, 11);
+  for (int i = 0; i < 11; ++i) {
     EXPECT_EQ(steps_[i].order, expected[i]) << i;
     EXPECT_EQ(steps_[i].skew, skews[i]) << i;
   }
