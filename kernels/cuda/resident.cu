@@ -148,7 +148,7 @@ LaunchError launch_resident(DeviceStream* stream, size_t shared_bytes, const Pro
                                      static_cast<cudaStream_t>(stream->native));
 }
 #else
-constexpr unsigned kEmulatedBlocks = 3;
+constexpr unsigned kEmulatedBlocks = 2;
 
 LaunchError launch_resident(DeviceStream* stream, size_t shared_bytes, const ProgramStep* steps,
                             int64_t n_steps, uint32_t* barrier) {
